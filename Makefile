@@ -1,0 +1,74 @@
+# Everything from a fresh clone: each target makes its own environment in .venv first, with any Python from 3.11 on.
+# The environment is made anew only when the pinned requirements change; without a change it costs nothing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+PINS := requirements-bootstrap.txt requirements.txt pyproject.toml
+READY := $(VENV)/.ready-$(shell cat $(PINS) | cksum | cut -d ' ' -f 1)
+# Optional: DEMO_SECONDS=60 ends the demo after that time; ARGS go to pytest or to the benchmark.
+DEMO_SECONDS ?=
+ARGS ?=
+
+.PHONY: help env demo test test-crash check format lock clean
+.PHONY: bench-throughput bench-latency bench-recovery quality-smoke
+
+help: ## Say what can be made
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(READY) ## Watch a real shop's events being scored; DEMO_SECONDS=60 ends it then
+	@$(VENV)/bin/headrace demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
+
+test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
+	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
+test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
+	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)
+
+check: $(READY) ## Lint, formatting, types and layout
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(PYTHON) -m pytest -q tests/test_layout.py
+
+bench-throughput: $(READY) ## CPU per event beside a bare loop, quixstreams and Faust
+	@$(PYTHON) -m bench.throughput $(ARGS)
+
+bench-latency: $(READY) ## Time from event to score at 1,000 events/s
+	@$(PYTHON) -m bench.latency $(ARGS)
+
+bench-recovery: $(READY) ## Time to score again with a million users in state
+	@$(PYTHON) -m bench.recovery $(ARGS)
+
+quality-smoke: $(READY) ## The first models against simple baselines, on later time
+	@$(PYTHON) -m bench.quality --smoke $(ARGS)
+
+format: $(READY) ## Format the sources
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+lock: $(READY) ## Pin the newest versions of all dependencies, Python and Java
+	@$(UV) pip compile -q --upgrade --no-header --generate-hashes pyproject.toml \
+		--extra train --extra bench --extra dev -o requirements.txt
+	@$(UV) --version | sed -E 's/uv ([^ ]+).*/uv==\1/' | $(UV) pip compile -q --no-header --no-annotate \
+		--universal --generate-hashes - -o requirements-bootstrap.txt
+	@$(PYTHON) -m streams.jars
+
+env: $(READY) ## Make the environment only
+
+clean: ## Remove the environment and all caches of tools
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+# setuptools is pinned in requirements.txt, so that the project's own build fetches nothing unpinned.
+$(READY):
+	@test -x $(PYTHON) && $(PYTHON) -c '' || { rm -rf $(VENV); $$(./.ci/find-python) -m venv $(VENV); }
+	@echo "making the environment in $(VENV) (once; some minutes on a slow line)" >&2
+	@$(PYTHON) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bootstrap.txt
+	@$(UV) pip install --python $(PYTHON) --require-hashes -r requirements.txt
+	@$(UV) pip install -q --python $(PYTHON) --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.ready-*
+	@touch $@

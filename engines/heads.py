@@ -1,0 +1,126 @@
+"""One head per task: its queries to the history, and its outputs. All share the read-out block.
+
+Shape suffixes: B batch, L history length, C slate, D width, N catalogue rows, K top-K, F fields, S scalars.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engines.blocks import Block
+
+CLIP = 8.0  # standard deviations: beyond, a field is an outlier and counts as this
+Inputs = Mapping[str, Tensor]
+
+
+class Head(nn.Module, ABC):
+    @abstractmethod
+    def forward(
+        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
+    ) -> dict[str, Tensor]:
+        """Outputs by name, as the task's signature has them."""
+
+
+class FraudHead(Head):
+    """The order, as a query to the user's history. Fields are standardised inside; NaN is "not known"."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        width, fields = config.width, config.fields
+        self.register_buffer("mean", torch.zeros(fields))
+        self.register_buffer("scale", torch.ones(fields))
+        self.field = nn.Linear(2 * fields, width)
+        self.basket = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(3 * width)
+        self.mlp = mlp(3 * width, config.hidden)
+
+    def forward(
+        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
+    ) -> dict[str, Tensor]:
+        fields_BD = F.gelu(self.field(self.standardise(inputs["fields"])))
+        basket_BD = self.basket(inputs["basket_vectors"])
+        order_B1D = states_BLD[:, -1:] + (fields_BD + basket_BD)[:, None]
+        read_BD = read(order_B1D, states_BLD, mask_B11L, causal=False)[:, 0]
+        logit_B1 = self.mlp(self.norm(torch.cat([read_BD, fields_BD, basket_BD], dim=-1)))
+        return {"logit": logit_B1[:, 0]}
+
+    def standardise(self, fields_BF: Tensor) -> Tensor:
+        """(B, 2F): standardised values, 0 where missing, and flags of what is missing."""
+        missing_BF = torch.isnan(fields_BF)
+        scaled_BF = ((fields_BF - self.mean) / self.scale).clamp(-CLIP, CLIP)
+        return torch.cat([torch.where(missing_BF, 0.0, scaled_BF), missing_BF.to(fields_BF.dtype)], dim=-1)
+
+    def fit_scaling(self, fields_NF: Tensor) -> None:
+        """Sets mean and scale from the training rows (NaN left out); a constant field keeps scale 1."""
+        known_NF = ~torch.isnan(fields_NF)
+        count_F = known_NF.sum(0).clamp(min=1)
+        mean_F = torch.where(known_NF, fields_NF, 0.0).sum(0) / count_F
+        deviation_NF = torch.where(known_NF, fields_NF - mean_F, 0.0)
+        scale_F = (deviation_NF.square().sum(0) / count_F).sqrt()
+        self.mean.copy_(mean_F)
+        self.scale.copy_(torch.where(scale_F < 1e-6, 1.0, scale_F))
+
+
+class RecommendationHead(Head):
+    """The user's state after the last event, compared with every row of the catalogue."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.top_k = config.top_k
+        self.norm = nn.LayerNorm(config.width)
+        self.user = nn.Linear(config.width, config.width)
+
+    def forward(
+        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
+    ) -> dict[str, Tensor]:
+        last_BD = read(states_BLD[:, -1:], states_BLD, mask_B11L, causal=False)[:, 0]
+        scores_BN = self.scores(self.vectors(last_BD), inputs["catalog"], inputs["catalog_bias"])
+        scores_BK, rows_BK = torch.topk(scores_BN, self.top_k, dim=-1)
+        return {"rows": rows_BK, "scores": scores_BK}
+
+    def vectors(self, states: Tensor) -> Tensor:
+        """User vectors (..., D) of read-out states, scaled so that a score is about 1 at the start."""
+        users: Tensor = self.user(self.norm(states)) * self.user.in_features**-0.5
+        return users
+
+    def scores(self, users: Tensor, catalog_ND: Tensor, bias_N: Tensor) -> Tensor:
+        """(..., N): what softmax over the whole catalogue is trained on."""
+        return users @ catalog_ND.T + bias_N
+
+
+class CtrHead(Head):
+    """Every ad of the slate, as a query to the user's history; its position adds a bias of its own."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        width = config.width
+        self.context = nn.Linear(width, width)
+        self.ad = nn.Linear(width, width)
+        self.scalar = nn.Linear(config.slate_scalars, width, bias=False)
+        self.norm = nn.LayerNorm(2 * width)
+        self.mlp = mlp(2 * width, config.hidden)
+        self.position = mlp(1, 16)
+
+    def forward(
+        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
+    ) -> dict[str, Tensor]:
+        scalars_BCS = inputs["slate_scalars"]
+        ads_BCD = self.ad(inputs["slate_vectors"]) + self.scalar(scalars_BCS)
+        now_B1D = states_BLD[:, -1:] + self.context(inputs["context_vectors"])[:, None]
+        read_BCD = read(ads_BCD + now_B1D, states_BLD, mask_B11L, causal=False)
+        logit_BC1 = self.mlp(self.norm(torch.cat([read_BCD, ads_BCD], dim=-1)))
+        return {"logit": (logit_BC1 + self.position(scalars_BCS[..., :1]))[..., 0]}
+
+
+def mlp(width: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 1))
+
+
+HEADS: dict[str, type[Head]] = {"fraud": FraudHead, "recommendations": RecommendationHead, "ctr": CtrHead}

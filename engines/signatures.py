@@ -1,0 +1,80 @@
+"""The inputs and outputs of each task's graph, from the model's sizes. Free of torch, so that the worker, the
+null engine and the export share one definition; a release's manifest carries the result.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engines.base import Signature, TensorSpec
+from schemas.errors import EngineError
+
+NOT_A_CANDIDATE = -1e9  # the catalogue bias of a row that must not be recommended
+Sizes = Mapping[str, Any]  # the keys of HeadraceConfig
+
+SIZES: dict[str, int] = {
+    "width": 64,
+    "layers": 2,
+    "heads": 2,
+    "hidden": 256,
+    "history": 64,
+    "kinds": 16,
+    "history_scalars": 4,
+    "fields": 1,
+    "slate": 8,
+    "slate_scalars": 3,
+    "top_k": 20,
+    "text_width": 384,
+    "item_scalars": 2,
+    "item_kinds": 2,
+}
+"""What a model has unless it says otherwise: HeadraceConfig's defaults, for those without torch."""
+
+
+def signature(sizes: Sizes) -> Signature:
+    """The signature of `sizes["task"]`. Raises EngineError for a task that no model family member has."""
+    task = sizes["task"]
+    if task not in SIGNATURES:
+        raise EngineError(
+            f"no signature for task {task!r}",
+            where="model config",
+            expected=f"one of {', '.join(SIGNATURES)}",
+        )
+    inputs, outputs = SIGNATURES[task](sizes)
+    return Signature((*history(sizes), *inputs), outputs)
+
+
+def history(sizes: Sizes) -> tuple[TensorSpec, ...]:
+    length = sizes["history"]
+    return (
+        TensorSpec("history_vectors", "float32", ("B", length, sizes["width"])),
+        TensorSpec("history_kinds", "int32", ("B", length)),
+        TensorSpec("history_scalars", "float32", ("B", length, sizes["history_scalars"])),
+    )
+
+
+def fraud(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    fields = TensorSpec("fields", "float32", ("B", sizes["fields"]))
+    basket = TensorSpec("basket_vectors", "float32", ("B", sizes["width"]))
+    return (fields, basket), (TensorSpec("logit", "float32", ("B",)),)
+
+
+def recommendations(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    k = sizes["top_k"]
+    catalog = TensorSpec("catalog", "float32", ("N", sizes["width"]), least=k)
+    bias = TensorSpec("catalog_bias", "float32", ("N",), least=k, pad=NOT_A_CANDIDATE)
+    return (catalog, bias), (TensorSpec("rows", "int64", ("B", k)), TensorSpec("scores", "float32", ("B", k)))
+
+
+def ctr(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    width, slate = sizes["width"], sizes["slate"]
+    context = TensorSpec("context_vectors", "float32", ("B", width))
+    ads = TensorSpec("slate_vectors", "float32", ("B", slate, width))
+    scalars = TensorSpec("slate_scalars", "float32", ("B", slate, sizes["slate_scalars"]))
+    return (context, ads, scalars), (TensorSpec("logit", "float32", ("B", slate)),)
+
+
+SIGNATURES: dict[str, Callable[[Sizes], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]] = {
+    "fraud": fraud,
+    "recommendations": recommendations,
+    "ctr": ctr,
+}

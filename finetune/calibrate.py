@@ -1,0 +1,28 @@
+"""From logits to probabilities, and from probabilities to decisions, on events that training has not seen.
+Both are two numbers that go into the release's manifest.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+REVIEW_BUDGET = 0.03  # share of orders that may go to an analyst, unless precision allows fewer
+BLOCK_PRECISION = 0.9
+
+
+def platt(logit: NDArray[np.float32], label: NDArray[np.float32]) -> dict[str, float]:
+    """a, b of sigmoid(a * logit + b) by maximum likelihood (Platt 1999); a = 1, b = 0 where one class is missing."""
+    if not 0 < label.sum() < label.size:
+        return {"a": 1.0, "b": 0.0}
+    model = LogisticRegression(C=1e4).fit(logit.reshape(-1, 1).astype(np.float64), label.reshape(-1))
+    return {"a": float(model.coef_[0, 0]), "b": float(model.intercept_[0])}
+
+
+def thresholds(label: NDArray[np.float32], chance: NDArray[np.float64]) -> dict[str, float]:
+    """`review`: the score above which the budgeted share lies; `block`: where precision above it is at least 0.9."""
+    review = float(np.quantile(chance, 1 - REVIEW_BUDGET))
+    order = np.argsort(-chance)
+    precision = np.cumsum(label[order]) / np.arange(1, len(order) + 1)
+    precise = np.flatnonzero(precision >= BLOCK_PRECISION)
+    block = float(chance[order[precise[-1]]]) if len(precise) else 0.95
+    return {"review": min(review, block), "block": max(block, review)}

@@ -1,0 +1,236 @@
+"""The worker's Faust app: made from the settings, run without Faust's command line, ended by a first failure.
+Faust gives assignment, rebalance, timers and the web server; records go through the transport and intakes."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import faust
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from faust.app.base import BootStrategy
+from faust.types import TP
+from mode import CrashingSupervisor
+from yarl import URL
+
+from schemas.errors import BrokerUnavailable, SettingsError
+from streams.batches import BatchScheduler, BatchSchema
+from streams.config import Settings
+from streams.intake import Intake
+from streams.lease import Lease
+from streams.producer import DELIVERY_SHARE
+from streams.transport import HEARTBEATS_PER_SESSION, SCHEME, Consumer
+
+log = logging.getLogger(__name__)
+
+#: Batches in the channel between Faust and an intake. Deep channels let one-record batches pile up.
+CHANNEL_DEPTH = 4
+#: How long a stop may take, seconds: after a failure; in order, this much more than a session.
+STOP_GRACE_S = 5.0
+EXIT_STUCK = 70
+
+Assigned = Callable[[set[TP], set[TP]], Awaitable[None]]
+
+
+class Boot(BootStrategy):
+    """Faust's own producer is not started."""
+
+    enable_kafka_producer = False
+
+
+class App(faust.App):
+    """A Faust app whose topics are batch topics, read through intakes."""
+
+    BootStrategy = Boot
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self.settings = settings
+        self.lease = Lease(settings.session_timeout_s * (1 - DELIVERY_SHARE))
+        self._intakes: list[Intake] = []
+        self._owned: tuple[int, set[TP]] = (0, set())
+        super().__init__(settings.app_id, **options)
+
+    def intake(self, *topics: str, max_events: int | None = None) -> Intake:
+        """Declares that `topics` are read, and returns where their batches arrive. Before the app starts."""
+        batch = self.settings.batch
+        intake = Intake(
+            max_events=max_events or batch.max_events,
+            max_wait=batch.max_wait_ms / 1000,
+            pause=lambda tp: self.batches.pause(tp),
+            resume=lambda tp: self.batches.resume(tp),
+        )
+
+        async def feed(stream: Any) -> None:
+            async for event in stream.noack().events():
+                intake.offer(event.value, event.ack)
+
+        self.agent(self.topic(*topics), name=f"intake-{topics[0]}")(feed)
+        self._intakes.append(intake)
+        return intake
+
+    def on_assigned(self, restore: Assigned) -> None:
+        """Has `restore(assigned, kept)` awaited after each rebalance, before records flow.
+
+        `kept` are those that this worker has had without a break since the last call: their state is current.
+        All others are to be restored, or dropped if not in `assigned`. An exception ends the worker.
+        """
+
+        async def handle(*_: Any, **__: Any) -> None:
+            epoch, before = self._owned
+            assigned = set(self.batches.assignment())
+            kept = assigned & before if epoch == self.lease.epoch else set()
+            owned = self.lease.epoch, assigned
+            await restore(assigned, kept)
+            self._owned = owned
+
+        self.on_rebalance_complete.connect(handle, weak=False)
+
+    @property
+    def batches(self) -> Consumer:
+        """The consumer: `pause`, `resume`, `committed`, `commit_now`."""
+        return cast(Consumer, self.consumer)
+
+    async def release(self) -> None:
+        """Called when the flow has stopped: returns when no record is in anybody's hands."""
+        for dropped in await asyncio.gather(*[intake.revoke() for intake in self._intakes]):
+            self.batches.abandon(dropped)
+
+    def _crash(self, reason: BaseException) -> None:
+        super()._crash(reason)
+        for intake in self._intakes:
+            intake.fail(reason)
+
+
+def make_app(settings: Settings) -> App:
+    """The app of one worker. Nothing connects before it starts."""
+    session = settings.session_timeout_s
+    folder = settings.data_dir / "worker"
+    folder.mkdir(parents=True, exist_ok=True)
+    return App(
+        settings,
+        broker=[URL(f"{SCHEME}://{address}") for address in settings.brokers.split(",")],
+        datadir=folder / settings.app_id,
+        store="memory://",
+        autodiscover=False,
+        Schema=BatchSchema,
+        ConsumerScheduler=BatchScheduler,
+        agent_supervisor=CrashingSupervisor,
+        stream_buffer_maxsize=CHANNEL_DEPTH,
+        stream_wait_empty=True,
+        broker_max_poll_records=max(1024, 4 * settings.batch.max_events),
+        broker_commit_interval=settings.commit_interval_s,
+        broker_session_timeout=session,
+        broker_heartbeat_interval=session / HEARTBEATS_PER_SESSION,
+        broker_request_timeout=max(40.0, 2 * session),
+        table_standby_replicas=0,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_host=settings.web.host,
+        web_bind=settings.web.host,
+        web_port=settings.web.port or _free_port(settings.web.host),
+        web_stats_enabled=False,
+        web_graph_enabled=False,
+        web_router_enabled=False,
+        web_tables_enabled=False,
+        worker_redirect_stdouts=False,
+    )
+
+
+def _free_port(host: str) -> int:
+    """One that was free a moment ago; Faust does not take 0."""
+    with socket.create_server((host, 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def check_topics(settings: Settings, topics: tuple[str, ...], *, together: bool = False) -> None:
+    """Faust ignores an input topic that is not there, and reads nothing: this says so before.
+
+    With `together` they must have one partition count, as a user's events must meet in one worker.
+    Raises BrokerUnavailable or SettingsError.
+    """
+    client = AdminClient({**settings.librdkafka(), "log_level": 0})
+    try:
+        known = client.list_topics(timeout=settings.session_timeout_s).topics
+    except KafkaException as error:
+        raise BrokerUnavailable(
+            f"no broker answered: {error.args[0].str()}",
+            where=settings.brokers,
+            todo="start one, or set brokers",
+        ) from error
+    if missing := [topic for topic in topics if topic not in known]:
+        raise SettingsError(
+            f"no such topic: {', '.join(missing)}",
+            where=settings.brokers,
+            todo="run `headrace topics create`",
+        )
+    counts = {topic: len(known[topic].partitions) for topic in topics}
+    if together and len(set(counts.values())) > 1:
+        raise SettingsError(
+            f"partition counts differ: {', '.join(f'{topic} {count}' for topic, count in counts.items())}",
+            where=settings.brokers,
+            expected="one partition count for all event topics",
+        )
+
+
+def run_app(app: App) -> None:
+    """Runs the worker until SIGTERM or SIGINT, then stops it in order: finish, commit, leave the group.
+
+    If anything in it crashes it stops all and raises that error. Logging is the caller's.
+    """
+    asyncio.run(_run(app))
+
+
+async def _run(app: App) -> None:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sign, asked.set)
+    starting = asyncio.ensure_future(start_app(app))
+    ending = [asyncio.ensure_future(event.wait()) for event in (asked, app._crashed)]
+    await asyncio.wait([starting, *ending], return_when=asyncio.FIRST_COMPLETED)
+    if not (starting.done() and starting.exception()):
+        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+    for task in ending:
+        task.cancel()
+    await _stop(app, starting)
+    if app.crash_reason:
+        raise app.crash_reason
+    if starting.done() and not starting.cancelled():
+        starting.result()
+
+
+async def start_app(app: App) -> None:
+    """Starts the app in the running loop; returns when its first assignment is restored. End it with `stop`."""
+    app.finalize()
+    app.worker_init()
+    app.worker_init_post_autodiscover()
+    await app.start()
+
+
+async def _stop(app: App, starting: "asyncio.Future[None]") -> None:
+    patience = STOP_GRACE_S + (0 if app.crashed else app.settings.session_timeout_s)
+    # A thread or an executor that hangs must not keep a worker that has failed.
+    timer = threading.Timer(patience, _leave)
+    timer.daemon = True
+    timer.start()
+    starting.cancel()
+    try:
+        await app.stop()
+    except (Exception, asyncio.CancelledError) as error:
+        # What crashed is the news, not what fell with it.
+        if not app.crash_reason:
+            raise
+        log.warning("the worker did not stop in order after its failure: %r", error)
+    else:
+        timer.cancel()
+
+
+def _leave() -> None:
+    log.critical("the worker could not stop in time; it ends here, uncommitted work is read again")
+    os._exit(EXIT_STUCK)

@@ -1,0 +1,110 @@
+"""The catalogue: items and ads as append-only rows of arrays, looked up by id on the hot path.
+It is a view of the compacted topics catalog.items, catalog.ads and catalog.vectors; rows are numbered by whoever
+encodes the texts, so that a row id in `served` means the same item for ever.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ITEM, AD = 0, 1
+TEXT_DIMS = 384
+UNKNOWN_ROW = 0
+NOT_A_CANDIDATE = np.float32(-1e9)
+
+
+class Catalogue:
+    """Row 0 is the unknown item: a zero vector, no price, never a candidate.
+
+    `version` changes whenever anything does, `vectors_version` only with the texts, prices or number of rows, which
+    are what a release's vector table is made from.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self.items: dict[str, int] = {}
+        self.ads: dict[str, int] = {}
+        self.ids: list[str] = [""]
+        self.version = 0
+        self.vectors_version = 0
+        self._text = np.zeros((capacity, TEXT_DIMS), np.float32)
+        self._price = np.zeros(capacity, np.float32)
+        self._kind = np.zeros(capacity, np.int32)
+        self._available = np.zeros(capacity, np.bool_)
+        self._waiting: dict[tuple[int, str], tuple[float, bool]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def text(self) -> NDArray[np.float32]:
+        """(rows, 384) text vectors."""
+        return self._text[: len(self)]
+
+    @property
+    def kind(self) -> NDArray[np.int32]:
+        """(rows,) ITEM or AD."""
+        return self._kind[: len(self)]
+
+    @property
+    def scalars(self) -> NDArray[np.float32]:
+        """(rows, 2): log1p(price) / 5 and whether there is a price, as the item tower reads them."""
+        price = self._price[: len(self)]
+        return np.stack([np.log1p(price) / np.float32(5), (price > 0).astype(np.float32)], axis=1)
+
+    def price(self, row: int) -> float:
+        """Units of currency; 0 where unknown."""
+        return float(self._price[row])
+
+    def candidate_bias(self) -> NDArray[np.float32]:
+        """(rows,) 0 for an item that may be recommended, NOT_A_CANDIDATE for all else."""
+        candidate = self._available[: len(self)] & (self.kind == ITEM)
+        candidate[UNKNOWN_ROW] = False
+        return np.where(candidate, np.float32(0), NOT_A_CANDIDATE)
+
+    def apply_item(self, record: Mapping[str, Any]) -> None:
+        """A CatalogItem in physical types; it counts once its vector is there."""
+        price = int.from_bytes(record["price"], "big", signed=True) / 10_000 if record["price"] else 0.0
+        self._set(ITEM, record["item_id"], price, record["available"])
+
+    def apply_ad(self, record: Mapping[str, Any]) -> None:
+        """A CatalogAd in physical types."""
+        self._set(AD, record["ad_id"], 0.0, record["active"])
+
+    def apply_vector(self, record: Mapping[str, Any]) -> None:
+        """A CatalogVector: names the row of an item or ad, or gives it new text."""
+        kind = ITEM if record["kind"] == "item" else AD
+        row, ident = record["row"], record["id"]
+        while row >= len(self.ids):
+            self._append("")
+        self.ids[row] = ident
+        (self.items if kind == ITEM else self.ads)[ident] = row
+        self._text[row] = np.frombuffer(record["vector"], "<f4")
+        self._kind[row] = kind
+        price, available = self._waiting.pop((kind, ident), (float(self._price[row]), bool(self._available[row])))
+        self._price[row], self._available[row] = price, available
+        self.version += 1
+        self.vectors_version += 1
+
+    def _set(self, kind: int, ident: str, price: float, available: bool) -> None:
+        row = (self.items if kind == ITEM else self.ads).get(ident)
+        if row is None:
+            self._waiting[kind, ident] = (price, available)
+            return
+        if self._price[row] != np.float32(price):
+            self._price[row] = price
+            self.vectors_version += 1
+        self._available[row] = available
+        self.version += 1
+
+    def _append(self, ident: str) -> None:
+        if len(self.ids) == len(self._price):
+            size = 2 * len(self._price)
+            self._text = np.resize(self._text, (size, TEXT_DIMS))
+            self._price = np.resize(self._price, size)
+            self._kind = np.resize(self._kind, size)
+            self._available = np.resize(self._available, size)
+        row = len(self.ids)
+        self._text[row], self._price[row], self._kind[row], self._available[row] = 0, 0, 0, False
+        self.ids.append(ident)

@@ -1,0 +1,71 @@
+"""The command `headrace`: one file per group of commands; each imports what it needs when it runs.
+So `headrace version` does not wait for the libraries of `headrace worker`."""
+
+import sys
+
+import typer
+
+from streams.cli import broker, config, data, deadletters, releases, run, sources, topics, traffic
+from streams.cli.frame import Commands, Options
+
+app = typer.Typer(
+    cls=Commands,
+    name="headrace",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.add_typer(broker.app, name="broker")
+app.add_typer(topics.app, name="topics")
+app.add_typer(deadletters.app, name="deadletters")
+app.add_typer(data.app, name="data")
+app.add_typer(releases.app, name="releases")
+app.add_typer(config.app, name="config")
+run.register(app)
+traffic.register(app)
+sources.register(app)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config_file: str = typer.Option(
+        "", "--config", metavar="FILE", help="TOML file; else HEADRACE_CONFIG, else ./headrace.toml."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="On an error, show the traceback too."),
+) -> None:
+    """Scores a shop's orders, clicks and ad impressions from Kafka to Kafka.
+
+    Settings come from a TOML file and from variables HEADRACE_*, for example `HEADRACE_BROKERS=kafka1:9092`;
+    `headrace config show` lists them, with the source of each value.
+
+    Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted.
+
+    A first round on this machine:
+
+        headrace broker start
+        headrace topics create
+        headrace worker &
+        headrace simulate --seconds 60
+        headrace tail scores.fraud --table
+    """
+    context.obj = Options(config_file=config_file or None, debug=debug)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        print(f"headrace {installed('headrace')}")
+    except PackageNotFoundError:
+        print("headrace (from source)")
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    sys.exit(app())

@@ -1,0 +1,96 @@
+"""`headrace releases`: the models in the release store, read only.
+A release is made by training and made live by the gate; nothing here changes one."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from schemas.errors import ReleaseError
+from streams.cli.frame import FAILED, JSON_OPTION, load_settings, print_json, print_table
+
+if TYPE_CHECKING:
+    from engines.manifest import Manifest
+    from engines.releases import ReleaseStore
+    from streams.config import Settings
+
+app = typer.Typer(no_args_is_help=True, help="Look at the models in the release store.")
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    task: str = typer.Argument("", metavar="[TASK]", help="One task; else all of the settings."),
+    json: bool = JSON_OPTION,
+) -> None:
+    """List releases, oldest first, with what they were measured at. A damaged one is said to be so.
+
+    Examples:
+
+        headrace releases list
+        headrace releases list fraud --json
+    """
+    settings = load_settings(context)
+    from streams.tasks import make_task
+
+    tasks = [make_task(task).name] if task else list(settings.tasks)
+    store = _store(settings)
+    rows = [_row(store, name, version) for name in tasks for version in store.list(name)]
+    if json:
+        print_json(rows)
+    elif rows:
+        shown = [(row["release"], row["created_at"], _words(row["metrics"]), row["problem"]) for row in rows]
+        print_table(("release", "made", "metrics", "problem"), shown)
+    else:
+        print(
+            f"no releases of {', '.join(tasks)} in {settings.release_store}; `headrace demo` makes first ones"
+        )
+    if any(row["problem"] for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    release: str = typer.Argument(metavar="TASK[/VERSION]", help="Without a version: the newest one."),
+    json: bool = JSON_OPTION,
+) -> None:
+    """Show one release: its files are verified against their digests first.
+
+    Examples:
+
+        headrace releases show fraud
+        headrace releases show fraud/20260131T120000-1f3a9c02 --json
+    """
+    settings = load_settings(context)
+    store = _store(settings)
+    task, _, version = release.partition("/")
+    found = store.open(task, version) if version else store.latest(task)
+    about = {**found.manifest.model_dump(mode="json"), "digest": found.digest, "folder": str(found.folder)}
+    if json:
+        print_json(about)
+    else:
+        print_table(
+            ("", f"{found.task}/{found.version}"), [(key, _words(value)) for key, value in about.items()]
+        )
+
+
+def _store(settings: "Settings") -> "ReleaseStore":
+    from engines.releases import ReleaseStore
+
+    return ReleaseStore(settings.release_store, cache=settings.data_dir / "release-cache")
+
+
+def _row(store: "ReleaseStore", task: str, version: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"release": f"{task}/{version}", "created_at": "", "metrics": {}, "problem": ""}
+    try:
+        manifest: Manifest = store.open(task, version).manifest
+    except ReleaseError as error:
+        return {**row, "problem": str(error)}
+    return {**row, "created_at": manifest.created_at, "metrics": manifest.metrics}
+
+
+def _words(value: Any) -> str:
+    """One line of nested values: `auc=0.9 sizes.width=64`."""
+    if isinstance(value, dict):
+        return " ".join(f"{key}={_words(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

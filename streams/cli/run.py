@@ -1,0 +1,55 @@
+"""`headrace worker` and `headrace demo`: the commands that go on until they are stopped.
+Ctrl-C and SIGTERM end both in order: what is in flight is finished and committed first."""
+
+import typer
+
+from streams.cli.frame import load_settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(worker)
+    app.command()(demo)
+
+
+def worker(
+    context: typer.Context,
+    tasks: str = typer.Option("", metavar="NAMES", help="Tasks, with commas; else the setting."),
+) -> None:
+    """Score events until stopped: Ctrl-C or SIGTERM finish what is in flight, commit and leave.
+
+    Start up to as many as there are partitions: they share them, and take over from one that ends. Health and
+    metrics are on `web.host`:`web.port`: /healthz, /readyz, /metrics. A worker that hangs ends with code 70.
+
+    Examples:
+
+        headrace worker
+        HEADRACE_WEB__PORT=6067 headrace worker --tasks fraud
+    """
+    settings = load_settings(context, **({"tasks": tasks} if tasks else {}))
+    from streams.clients import require_broker
+    from streams.tasks import make_task
+    from streams.worker import run
+
+    for name in settings.tasks:
+        make_task(name)
+    require_broker(settings)
+    run(settings)
+
+
+def demo(
+    context: typer.Context,
+    seconds: float = typer.Option(0, min=0, metavar="S", help="End after S seconds; 0: on Ctrl-C."),
+) -> None:
+    """Show everything on this machine: broker, real data, first models, a worker, and a live view.
+
+    The first run fetches and trains what it needs; the next one is live in seconds.
+    What is simulated is said.
+
+    Example:
+
+        headrace demo --seconds 60
+    """
+    settings = load_settings(context)
+    from streams.demo import run
+
+    run(settings, seconds=seconds or None)

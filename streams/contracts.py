@@ -1,0 +1,83 @@
+"""Which contract each topic carries, and which topics a client may write.
+A topic may be named by its Kafka name or by its setting: `events.clicks` or `clicks`."""
+
+import difflib
+from dataclasses import dataclass
+
+from schemas.errors import SettingsError
+from streams.config import Settings
+from streams.tasks import make_task
+
+# Setting of the topic -> contract. `state` is ours alone, packed and no Avro.
+CONTRACTS = {
+    "clicks": "click",
+    "orders": "order",
+    "impressions": "ad_impression",
+    "labels": "label",
+    "items": "catalog_item",
+    "ads": "catalog_ad",
+    "vectors": "catalog_vector",
+    "scores_fraud": "fraud_score",
+    "scores_recommendations": "recommendation_score",
+    "scores_ctr": "ctr_score",
+    "alerts": "fraud_alert",
+    "served_fraud": "served",
+    "served_recommendations": "served",
+    "served_ctr": "served",
+    "entity_events": "entity_touch",
+    "entity_state": "entity_state",
+    "examples": "training_example",
+    "releases": "model_release",
+    "deadletters": "dead_letter",
+    "audit": "audit_entry",
+}
+# What a shop writes -> the field that is the message's key.
+KEYS = {
+    "clicks": "user_id",
+    "orders": "user_id",
+    "impressions": "user_id",
+    "labels": "target_id",
+    "items": "item_id",
+    "ads": "ad_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicContract:
+    """`contract` is empty where values are no Avro; `key_field` where no client writes."""
+
+    setting: str
+    name: str
+    contract: str
+    key_field: str
+
+
+def topic_contract(settings: Settings, topic: str) -> TopicContract:
+    """SettingsError, with the nearest name, where `topic` is none of the settings' topics."""
+    by_name = {name: setting for setting, name in settings.topics.model_dump().items()}
+    for task in settings.tasks:
+        if topic == settings.topics.scores(task) and topic not in by_name:
+            return TopicContract("", topic, make_task(task).schema, "")
+    setting = by_name.get(topic, topic)
+    if setting not in by_name.values():
+        raise unknown_topic(topic, list(by_name))
+    name: str = getattr(settings.topics, setting)
+    return TopicContract(setting, name, CONTRACTS.get(setting, ""), KEYS.get(setting, ""))
+
+
+def writable(settings: Settings, topic: str) -> TopicContract:
+    """As `topic_contract`; SettingsError too where a client has no business to write."""
+    found = topic_contract(settings, topic)
+    if not found.key_field:
+        names = ", ".join(str(getattr(settings.topics, setting)) for setting in KEYS)
+        raise SettingsError(f"{found.name} is written by Headrace itself", expected=f"one of {names}")
+    return found
+
+
+def unknown_topic(topic: str, known: list[str]) -> SettingsError:
+    near = difflib.get_close_matches(topic, known, n=1, cutoff=0.4)
+    return SettingsError(
+        f"{topic} is not a topic of the settings",
+        expected=f"{near[0]}, as the nearest name" if near else f"one of {', '.join(known)}",
+        todo="`headrace topics list` lists them",
+    )

@@ -1,0 +1,121 @@
+"""Feature rows: what a score is computed from, as one packed numpy row of ids, counts and scalars.
+A row's bytes are what `served` stores; `sequence_inputs` and the tasks' `inputs` are the only way from rows to
+engine inputs, in serving and in training, so that what was served is what is trained on.
+
+Shape suffixes: B rows of a batch, L history length, D width of the vector table.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.batch import EventBatch
+from streams.state import History
+
+HISTORY_LENGTH = 64
+MINOR_UNITS = 10_000  # per unit of currency, as in the contract's decimal(18, 4)
+
+SEQUENCE_FIELDS: list[tuple[str, str] | tuple[str, str, tuple[int]]] = [
+    ("item", "<i4", (HISTORY_LENGTH,)),  # catalogue row, 0 unknown
+    ("kind", "u1", (HISTORY_LENGTH,)),  # streams.batch.KINDS, 0 padding
+    ("age", "<u4", (HISTORY_LENGTH,)),  # whole seconds before the scored event
+    ("value", "<f4", (HISTORY_LENGTH,)),  # units of currency
+    ("quantity", "<u2", (HISTORY_LENGTH,)),
+    ("now_item", "<i4"),  # the scored event itself, as it enters the history after
+    ("now_kind", "u1"),
+    ("now_value", "<f4"),
+    ("now_quantity", "<u2"),
+]
+
+Rows = NDArray[np.void]
+
+
+class VectorSource(Protocol):
+    """A vector table that is not an array: training's, whose vectors carry gradients."""
+
+    def look_up(self, rows: NDArray[np.int32]) -> Any: ...
+
+    def look_up_mean(self, rows: NDArray[np.int32]) -> Any: ...
+
+
+Table = NDArray[np.float32] | VectorSource
+Inputs = dict[str, NDArray[np.generic]]
+
+
+def fill_sequence(rows: Rows, history: History, batch: EventBatch, index: NDArray[np.intp]) -> None:
+    """Writes the part that all tasks share: the history of each scored event, and the event itself."""
+    time_B = batch.time[index]
+    real_BL = history.kind > 0
+    age_BL = np.where(real_BL, (time_B[:, None] - history.time) // 1000, 0)
+    rows["item"] = history.item
+    rows["kind"] = history.kind
+    rows["age"] = np.clip(age_BL, 0, np.iinfo(np.uint32).max)
+    rows["value"] = history.value / MINOR_UNITS
+    rows["quantity"] = np.clip(history.quantity, 0, np.iinfo(np.uint16).max)
+    entry = np.searchsorted(batch.entry_event, index)  # an event's first entry speaks for it
+    rows["now_item"] = batch.entry_item[entry]
+    rows["now_kind"] = batch.entry_kind[entry]
+    rows["now_value"] = batch.entry_value[entry] / MINOR_UNITS
+    rows["now_quantity"] = np.clip(batch.entry_quantity[entry], 0, np.iinfo(np.uint16).max)
+
+
+def sequence_inputs(rows: Rows, table: Table) -> Inputs:
+    """Engine inputs of the history and the event itself, which is the last token (the oldest entry gives way).
+
+    history_vectors (B, L, D), history_kinds (B, L) int32, history_scalars (B, L, 4): how long after the token
+    before it, value and quantity as scaled log1p, and 1 where the token is real. The scalings are fixed, so that a
+    release never depends on a statistic that is not in it. Gaps, not ages, keep a token's inputs the same whichever
+    later event is scored, which is what lets training use every position of one causal pass.
+    """
+    kind_BL = _with_now(rows["kind"], rows["now_kind"])
+    real_BL = kind_BL > 0
+    age_BL = _with_now(rows["age"], 0).astype(np.float32)
+    scalars = np.zeros((*kind_BL.shape, 4), np.float32)
+    gap_BL = np.maximum(age_BL[:, :-1] - age_BL[:, 1:], 0) * real_BL[:, :-1]
+    scalars[:, 1:, 0] = np.log1p(gap_BL) * np.float32(0.1)
+    scalars[..., 1] = np.log1p(_with_now(rows["value"], rows["now_value"])) * np.float32(0.2)
+    quantity_BL = _with_now(rows["quantity"], rows["now_quantity"]).astype(np.float32)
+    scalars[..., 2] = np.log1p(quantity_BL) * np.float32(1 / 3)
+    scalars[..., 3] = real_BL
+    return {
+        "history_vectors": look_up(table, _with_now(rows["item"], rows["now_item"])),
+        "history_kinds": kind_BL.astype(np.int32),
+        "history_scalars": scalars,
+    }
+
+
+def _with_now(history_BL: NDArray[Any], now_B: NDArray[Any] | int) -> NDArray[Any]:
+    sequence = np.empty_like(history_BL)
+    sequence[:, :-1] = history_BL[:, 1:]
+    sequence[:, -1] = now_B
+    return sequence
+
+
+def look_up(table: Table, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Vectors of catalogue rows; a row newer than the table reads as unknown (row 0, all zero)."""
+    if not isinstance(table, np.ndarray):
+        return table.look_up(rows)
+    if rows.size and int(rows.max()) >= len(table):
+        rows = np.where(rows < len(table), rows, 0)
+    return np.take(table, rows, axis=0)
+
+
+def look_up_mean(table: Table, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(B, n) catalogue rows to the mean vector of the known ones (B, D); zero where none is known."""
+    if not isinstance(table, np.ndarray):
+        return table.look_up_mean(rows)
+    known = np.maximum((rows > 0).sum(axis=1, keepdims=True), 1).astype(np.float32)
+    mean: NDArray[np.float32] = look_up(table, rows).sum(axis=1) / known
+    return mean
+
+
+def pack(rows: Rows) -> list[bytes]:
+    """Each row's bytes, little endian, in the order of its dtype: the `features` of `served`."""
+    size, data = rows.dtype.itemsize, rows.tobytes()
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def unpack(packed: list[bytes], dtype: np.dtype[np.void]) -> Rows:
+    """The inverse of `pack`."""
+    return np.frombuffer(b"".join(packed), dtype=dtype)

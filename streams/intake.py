@@ -1,0 +1,250 @@
+"""Turns the record batches of all partitions into micro-batches for a scoring loop, and counts what is done.
+It batches by back pressure: an idle loop gets what is there, a busy one finds more when it comes back."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from faust.types import TP
+
+from streams.batches import Record, RecordBatch
+from streams.lanes import Entry, Piece, Queue, cut
+
+#: A partition is paused above these, queued and not handed out, and resumed below half of them.
+QUEUED_EVENTS = 4096
+QUEUED_BYTES = 4 * 1024 * 1024
+
+
+class Part:
+    """Consecutive records of one partition inside a micro-batch."""
+
+    __slots__ = ("piece", "records", "tp")
+
+    def __init__(self, tp: TP, piece: Piece) -> None:
+        self.tp, self.piece = tp, piece
+        self.records: list[Record] = piece.records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class MicroBatch:
+    """What the engine gets at once; a partition may be in it with several parts, in offset order.
+
+    Call `computed` when the engine is free again, `done` when all outputs of all events are acknowledged.
+    """
+
+    __slots__ = ("_intake", "_stage", "parts")
+
+    def __init__(self, parts: list[Part], intake: "Intake") -> None:
+        self.parts, self._intake, self._stage = parts, intake, 0
+
+    def __len__(self) -> int:
+        """Events."""
+        return sum([len(part) for part in self.parts])
+
+    def records(self) -> Iterator[Record]:
+        for part in self.parts:
+            yield from part.records
+
+    def computed(self) -> None:
+        if self._stage < 1:
+            self._stage = 1
+            self._intake._computed()
+
+    def done(self) -> None:
+        self.computed()
+        if self._stage < 2:
+            self._stage = 2
+            self._intake._done(self)
+
+
+class Intake:
+    """Offered by the transport, taken by one loop, both in the same event loop.
+
+    Every record is handed out once, in offset order for each partition; again only after `park` gave it back.
+    `pause` and `resume` are called to bound what is queued of a partition, whatever the reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_events: int,
+        max_wait: float,
+        pause: Callable[[TP], None],
+        resume: Callable[[TP], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`max_wait` in seconds: how long events wait for company while the engine is busy."""
+        self.max_events, self.max_wait = max_events, max_wait
+        self._pause, self._resume, self._clock, self._wall = pause, resume, clock, wall
+        self._queues: dict[TP, Queue] = {}
+        self._dropped: dict[int, RecordBatch] | None = None
+        self._computing = self._unfinished = self._held = self._turn = 0
+        self._failure: BaseException | None = None
+        self._changed = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    # -- the transport's side
+
+    def offer(self, batch: RecordBatch, acknowledge: Callable[[], object]) -> None:
+        """Takes a batch; `acknowledge` is called once, when all its records are finished."""
+        entry = Entry(batch, acknowledge, self._clock(), int(self._wall() * 1000))
+        self._put(batch.tp, Piece(entry, 0, len(batch)))
+        self._changed.set()
+
+    async def revoke(self) -> list[RecordBatch]:
+        """Drops what is queued, then waits until all that is handed out is done: all partitions are going.
+
+        Returns the batches that are now nobody's; their `done` counts. After `fail` it does not wait.
+        """
+        pieces = [piece for queue in self._queues.values() for piece in queue.pieces]
+        self._dropped = dropped = {id(piece.entry.batch): piece.entry.batch for piece in pieces}
+        self._queues.clear()
+        try:
+            await self._finished()
+        finally:
+            self._dropped = None
+        return list(dropped.values())
+
+    def fail(self, error: BaseException) -> None:
+        """The worker ends: whoever takes or drains gets `error`."""
+        self._failure = self._failure or error
+        self._changed.set()
+        self._idle.set()
+
+    # -- the loop's side
+
+    async def take(self) -> MicroBatch:
+        """The next micro-batch, when there is one. Raises what `fail` was given."""
+        while (batch := self.take_now()) is None:
+            self._changed.clear()
+            await self._wait()
+        return batch
+
+    def take_now(self) -> MicroBatch | None:
+        """None if nothing is to be handed out yet: it is empty, or the engine is busy and more may come."""
+        if self._failure is not None:
+            raise self._failure
+        queues = self._ready()
+        if not queues or not self._due(queues):
+            return None
+        parts = [Part(tp, piece) for tp, piece in cut(queues, self.max_events, self._turn)]
+        self._turn += 1
+        self._computing += 1
+        self._unfinished += 1
+        for queue in queues:
+            self._regulate(queue)
+        return MicroBatch(parts, self)
+
+    def park(self, part: Part, start: int) -> None:
+        """Gives back a part's records from index `start` on, and holds its partition until `unpark`.
+
+        The part keeps those before. For what cannot be decoded now, such as a schema that only the registry
+        knows, which is away. Give back the partition's later parts in the same micro-batch too, from index 0.
+        """
+        rest = Piece(part.piece.entry, part.piece.start + start, part.piece.stop)
+        part.piece.stop = rest.start
+        del part.records[start:]
+        queue = self._put(part.tp, rest)
+        queue.parked = True
+        self._regulate(queue)
+
+    def unpark(self, tp: TP) -> None:
+        if queue := self._queues.get(tp):
+            queue.parked = False
+            self._regulate(queue)
+            self._changed.set()
+
+    @property
+    def parked(self) -> set[TP]:
+        return {tp for tp, queue in self._queues.items() if queue.parked}
+
+    async def drain(self) -> None:
+        """Hands out no more, and returns when all that was handed out is done. Raises what `fail` was given.
+
+        The transport then stands exactly behind what was handed out: commit, then copy the state. Each
+        `drain` needs its `resume`, also when it raises.
+        """
+        self._held += 1
+        await self._finished()
+        if self._failure is not None:
+            raise self._failure
+
+    def resume(self) -> None:
+        self._held -= 1
+        self._changed.set()
+
+    @property
+    def queued(self) -> int:
+        """Events here and not handed out, parked ones included."""
+        return sum(queue.events for queue in self._queues.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Micro-batches handed out and not done."""
+        return self._unfinished
+
+    # -- inside
+
+    def _put(self, tp: TP, piece: Piece) -> Queue:
+        if self._dropped is not None:
+            self._dropped[id(piece.entry.batch)] = piece.entry.batch
+            return Queue(tp)
+        queue = self._queues.setdefault(tp, Queue(tp))
+        if len(piece):
+            queue.put(piece)
+            self._regulate(queue)
+        return queue
+
+    def _ready(self) -> list[Queue]:
+        if self._held:
+            return []
+        return [queue for queue in self._queues.values() if queue.events and not queue.parked]
+
+    def _due(self, queues: Collection[Queue]) -> bool:
+        if not self._computing or sum([queue.events for queue in queues]) >= self.max_events:
+            return True
+        return self._clock() >= self._deadline(queues)
+
+    def _deadline(self, queues: Collection[Queue]) -> float:
+        return min([queue.arrived for queue in queues]) + self.max_wait
+
+    async def _wait(self) -> None:
+        """Until something changed, or the oldest event has waited long enough."""
+        timer = None
+        if queues := self._ready():
+            delay = self._deadline(queues) - self._clock()
+            timer = asyncio.get_running_loop().call_later(delay, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _finished(self) -> None:
+        while self._unfinished and self._failure is None:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def _computed(self) -> None:
+        self._computing -= 1
+        self._changed.set()
+
+    def _done(self, batch: MicroBatch) -> None:
+        for part in batch.parts:
+            part.piece.entry.finished(part.piece.start, part.piece.stop)
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._idle.set()
+
+    def _regulate(self, queue: Queue) -> None:
+        full = queue.events >= QUEUED_EVENTS or queue.bytes >= QUEUED_BYTES
+        low = queue.events <= QUEUED_EVENTS // 2 and queue.bytes <= QUEUED_BYTES // 2
+        if not queue.paused and (queue.parked or full):
+            queue.paused = True
+            self._pause(queue.tp)
+        elif queue.paused and low and not queue.parked:
+            queue.paused = False
+            self._resume(queue.tp)

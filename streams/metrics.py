@@ -1,0 +1,209 @@
+"""What a worker measures of itself, for Prometheus and for the terminal view.
+Everything is recorded once per micro-batch: per-event figures come in as arrays."""
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+STAGES = ("fetch", "decode", "absorb", "features", "infer", "encode", "produce", "ack")
+# Seconds. A stage of one event takes tens of microseconds, a stalled broker seconds.
+STAGE_BUCKETS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0)
+LATENCY_BUCKETS = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+FLUSH_BUCKETS = (5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+QUANTILES = (0.5, 0.99)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per metric that nobody reads
+
+TopicPartition = tuple[str, int]
+
+
+class Latency:
+    """The newest `size` samples of a figure: quantiles over a sliding window, not over the process's life."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._ring = np.zeros(size, dtype=np.float32)
+        self._seen = 0
+
+    def add(self, samples: NDArray[np.floating]) -> None:
+        """One micro-batch's samples, in the order they happened."""
+        size = len(self._ring)
+        newest = samples[-size:]
+        self._ring[(self._seen + len(samples) - len(newest) + np.arange(len(newest))) % size] = newest
+        self._seen += len(samples)
+
+    def __len__(self) -> int:
+        return min(self._seen, len(self._ring))
+
+    def quantiles(self, *at: float) -> tuple[float, ...]:
+        """NaN for each if nothing was added."""
+        if not self._seen:
+            return (float("nan"),) * len(at)
+        return tuple(float(value) for value in np.quantile(self._ring[: len(self)], at))
+
+
+class ScoreLatency(Collector):
+    """Broker's timestamp of the event to acknowledgement of its score, by task: a histogram and quantiles."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, tuple[NDArray[np.int64], NDArray[np.float64], Latency]] = {}
+        self._bounds = np.array(LATENCY_BUCKETS)
+
+    def observe(self, task: str, seconds: NDArray[np.floating]) -> None:
+        """(N,) latencies of one micro-batch."""
+        counts, total, window = self._of(task)
+        places = np.searchsorted(self._bounds, seconds, side="left")  # a bucket holds its upper bound
+        counts += np.bincount(places, minlength=len(counts))
+        total += seconds.sum()
+        window.add(seconds)
+
+    def window(self, task: str) -> Latency:
+        return self._of(task)[2]
+
+    def _of(self, task: str) -> tuple[NDArray[np.int64], NDArray[np.float64], Latency]:
+        if task not in self._tasks:
+            counts = np.zeros(len(self._bounds) + 1, dtype=np.int64)
+            self._tasks[task] = counts, np.zeros(1), Latency()
+        return self._tasks[task]
+
+    def collect(self) -> Iterable[Metric]:
+        histogram = HistogramMetricFamily(
+            "headrace_score_latency_seconds", "Event in the broker to score acknowledged.", labels=["task"]
+        )
+        quantiles = GaugeMetricFamily(
+            "headrace_score_latency_recent_seconds",
+            "Quantile of the newest 4096 scores.",
+            labels=["task", "quantile"],
+        )
+        bounds = [*(str(bound) for bound in LATENCY_BUCKETS), "+Inf"]
+        for task, (counts, total, window) in list(self._tasks.items()):
+            running = [float(count) for count in counts.cumsum()]
+            histogram.add_metric([task], list(zip(bounds, running, strict=True)), sum_value=float(total[0]))
+            for at, value in zip(QUANTILES, window.quantiles(*QUANTILES), strict=True):
+                quantiles.add_metric([task, str(at)], value)
+        return histogram, quantiles
+
+
+class Metrics:
+    """One worker's metrics in a registry of their own, so that two in one process do not collide."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.latency = ScoreLatency()
+        self.registry.register(self.latency)
+        self._measures()
+        self._counters()
+        self._gauges()
+
+    def _measures(self) -> None:
+        stages = Histogram(
+            "headrace_stage_seconds",
+            "Time of one micro-batch in a stage.",
+            ["stage"],
+            buckets=STAGE_BUCKETS,
+            registry=self.registry,
+        )
+        (
+            self.fetch,
+            self.decode,
+            self.absorb,
+            self.features,
+            self.infer,
+            self.encode,
+            self.produce,
+            self.ack,
+        ) = (stages.labels(stage) for stage in STAGES)
+        self.batch_events = self._histogram("batch_events", "Events in a micro-batch.", SIZE_BUCKETS)
+        self.flush_seconds = self._histogram("flush_seconds", "One flush of state, whole.", FLUSH_BUCKETS)
+
+    def _counters(self) -> None:
+        self.events = self._counter("events", "Events read.", "topic")
+        self.scores = self._counter("scores", "Scores acknowledged.", "task")
+        self.alerts = self._counter("alerts", "Alerts raised.", "decision")
+        self.dead_letters = self._counter("dead_letters", "Bad input set aside.", "code")
+        self.misplaced = self._counter("misplaced", "Records on another partition than their key's.", "topic")
+        self.late = self._counter("late", "Scored by the model after the deadline.", "task")
+        self.fallbacks = self._counter("fallbacks", "Answered without the model.", "task", "reason")
+        self.duplicates = self._counter("duplicates", "Events that were absorbed before.")
+        self.out_of_order = self._counter("out_of_order", "Events older than their user's newest.")
+        self.dedupe_evictions = self._counter("dedupe_evictions", "Event ids forgotten before their 24 h.")
+        self.shadow_dropped = self._counter("shadow_dropped", "Events the shadow release skipped.", "task")
+        self.flushed_rows = self._counter("flushed_rows", "User rows written to the changelog.")
+        self.fenced = self._counter("fenced", "Flushes refused: another worker owns the partition.")
+
+    def _gauges(self) -> None:
+        partition = ("topic", "partition")
+        self._lag = self._gauge("lag", "Records between the newest and the next one to read.", *partition)
+        self._parked = self._gauge("parked", "1: waits, for example for the registry.", *partition)
+        self._behind = self._gauge(
+            "cross_topic_lag_seconds", "Event time by which a topic trails the foremost.", "topic"
+        )
+        self._release = self._gauge("release_info", "1 for what scores now.", "task", "release", "engine")
+        self.ready = self._gauge("ready", "1: assigned, recovered, engines warm.")
+        self.users = self._gauge("users_in_memory", "Users whose state is in the arrays.")
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
+        return Histogram(f"headrace_{name}", text, buckets=tuple(buckets), registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"headrace_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"headrace_{name}", text, labels, registry=self.registry)
+
+    def set_lag(self, lag: Mapping[TopicPartition, int]) -> None:
+        """Replaces all: what was revoked is gone, not frozen. About 4 us each: once a second."""
+        self._lag.clear()
+        for (topic, partition), records in lag.items():
+            self._lag.labels(topic, partition).set(records)
+
+    def set_parked(self, waiting: Iterable[TopicPartition]) -> None:
+        """Replaces all: `waiting` are the partitions that are paused now."""
+        self._parked.clear()
+        for topic, partition in waiting:
+            self._parked.labels(topic, partition).set(1)
+
+    def set_newest(self, newest_ms: Mapping[str, int]) -> None:
+        """`newest_ms`: the newest event time (ms) read of each input topic that had events."""
+        foremost = max(newest_ms.values(), default=0)
+        for topic, newest in newest_ms.items():
+            self._behind.labels(topic).set((foremost - newest) / 1000)
+
+    def set_releases(self, live: Mapping[str, tuple[str, str]]) -> None:
+        """`live`: task -> (release, engine). Replaces all."""
+        self._release.clear()
+        for task, (release, engine) in live.items():
+            self._release.labels(task, release, engine).set(1)
+
+    def count_codes(self, codes: Iterable[str]) -> None:
+        """The codes of one batch's dead letters."""
+        for code, count in Tally(codes).items():
+            self.dead_letters.labels(code).inc(count)
+
+    def total(self, name: str) -> dict[tuple[str, ...], float]:
+        """A counter's values by its label values; `name` as in the page, less `headrace_` and `_total`."""
+        return {
+            tuple(sample.labels.values()): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == f"headrace_{name}_total"
+        }
+
+    def page(self) -> bytes:
+        """Prometheus text format 0.0.4."""
+        return generate_latest(self.registry)

@@ -1,0 +1,30 @@
+"""A copy of the rows that changed since the last one, to be packed and written while state moves on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from streams.state.columns import Columns
+from streams.state.packing import pack
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """With all earlier snapshots of its partitions it is their state. May be read on another thread."""
+
+    number: int
+    users: list[str]
+    columns: Columns  # a row per user
+    packed: list[tuple[int, str, bytes]]  # (partition, user, row) of users that had left the arrays
+
+    def __len__(self) -> int:
+        return len(self.users) + len(self.packed)
+
+    def records(self, partition: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """(user id in UTF-8, packed row) of one partition, or of all."""
+        rows = self.columns.partition.tolist()
+        for row, (user, owner) in enumerate(zip(self.users, rows, strict=True)):
+            if partition is None or owner == partition:
+                yield user.encode(), pack(self.columns, row)
+        for owner, user, packed in self.packed:
+            if partition is None or owner == partition:
+                yield user.encode(), packed

@@ -1,0 +1,113 @@
+"""The Task contract: what one scoring task adds to the common loop, in one file per task.
+A task is pure: arrays and records in, arrays and records out; it knows no Kafka, no engine and no torch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.catalog import Catalogue
+from streams.events import Record
+from streams.features import Inputs, Rows, Table
+from streams.state import History
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known of each of B scored events just before it: never anything of a later event.
+
+    totals (B, 5): clicks, orders, impressions, order amount (minor units), order quantity before the event.
+    first_time (B,): ms of the user's first event, 0 if this is it. known (B, 5): the user used this card, device,
+    address, email or ip before. entities (B, 5, 2): how many users, and how many with a fraud label, share it.
+    """
+
+    time: NDArray[np.int64]
+    history: History
+    totals: NDArray[np.int64]
+    first_time: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    entities: NDArray[np.int32]
+    catalog: Catalogue
+
+
+class Result(NamedTuple):
+    """One event's outcome. `fields` completes the score record; the rest goes into `served`."""
+
+    fields: dict[str, Any]
+    candidates: list[str]
+    prediction: list[float]
+    decision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """Which later event is this task's label: its name, and the window in seconds after which there is none."""
+
+    name: str
+    window_s: int
+
+
+class Task(ABC):
+    """One scoring task. Add one by writing a subclass and one line in `streams.tasks.TASKS`.
+
+    Every method may be called again for the same event (after a crash) and must then answer the same.
+    """
+
+    name: ClassVar[str]
+    topic: ClassVar[int]
+    """The input topic whose events it scores: CLICKS, ORDERS or IMPRESSIONS of streams.batch."""
+    schema: ClassVar[str]
+    """The contract of its score records."""
+    features: ClassVar[np.dtype[np.void]]
+    """dtype of a feature row; begins with streams.features.SEQUENCE_FIELDS; at most 2,048 bytes."""
+    labels: ClassVar[LabelRule]
+    loss: ClassVar[str]
+    metric: ClassVar[str]
+    """What the gate compares: a name in finetune.metrics."""
+    late_is_scored: ClassVar[bool] = False
+    """Whether an event past its deadline still gets the model (marked late) or the fallback."""
+
+    @abstractmethod
+    def target(self, event: Record) -> str:
+        """The label's target id: the key of its `served` record."""
+
+    @abstractmethod
+    def fill(self, rows: Rows, events: Sequence[Record], context: Context) -> None:
+        """Writes the task's part of zeroed feature rows; the sequence part is written already."""
+
+    @abstractmethod
+    def inputs(self, rows: Rows, table: Table) -> Inputs:
+        """Engine inputs of feature rows, and nothing but them and the release's vector table."""
+
+    @abstractmethod
+    def results(
+        self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: "Serving"
+    ) -> list[Result]:
+        """Engine outputs to results: calibrated, with ids, decided."""
+
+    @abstractmethod
+    def fallback(self, events: Sequence[Record], serving: "Serving") -> list[Result]:
+        """What is answered when the model cannot in time. Stated in docs/operate.md."""
+
+    @abstractmethod
+    def said(self, score: Record) -> Result:
+        """The result that a score record holds: what was said before a crash is said again, not computed anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a task needs of the live release beside its engine: calibration, settings, the catalogue of ids."""
+
+    catalog: Catalogue
+    calibration: Mapping[str, float]
+    settings: Mapping[str, Any]
+
+
+def calibrated(logit: NDArray[np.float32], calibration: Mapping[str, float]) -> NDArray[np.float64]:
+    """Platt scaling: sigmoid(a * logit + b) (Platt 1999, Probabilistic outputs for support vector machines)."""
+    scaled = calibration.get("a", 1.0) * logit.astype(np.float64) + calibration.get("b", 0.0)
+    return 1.0 / (1.0 + np.exp(-scaled))

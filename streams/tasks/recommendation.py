@@ -1,0 +1,61 @@
+"""Recommendations on clicks: the top-K next items over the whole catalogue, for the user as of this click.
+The click itself is the last token of the sequence, so that a first visit already gets an answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.batch import CLICKS
+from streams.events import Record
+from streams.features import SEQUENCE_FIELDS, Inputs, Rows, Table, sequence_inputs
+from streams.tasks.base import Context, LabelRule, Result, Serving, Task
+
+TOP_K = 20
+NO_CANDIDATE = -1e8  # a row below this was masked: a catalogue smaller than K fills up with such
+
+
+class Recommendation(Task):
+    """A score is a list of items, best first; its label is the click on or purchase of one of them."""
+
+    name = "recommendations"
+    topic = CLICKS
+    schema = "recommendation_score"
+    features = np.dtype(SEQUENCE_FIELDS)
+    labels = LabelRule("click", 6 * 3600)
+    loss = "softmax"
+    metric = "ndcg@10"
+
+    def target(self, event: Record) -> str:
+        """The click's own id: a later click or order names it as its request_id."""
+        return str(event["event_id"])
+
+    def fill(self, rows: Rows, events: Sequence[Record], context: Context) -> None:
+        """Nothing: the user's history and the click itself say it all."""
+
+    def inputs(self, rows: Rows, table: Table) -> Inputs:
+        return sequence_inputs(rows, table)
+
+    def results(
+        self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: Serving
+    ) -> list[Result]:
+        ids, tops, scores = serving.catalog.ids, outputs["rows"].tolist(), outputs["scores"].tolist()
+        return [
+            _result([(ids[row], score) for row, score in zip(top, chances, strict=True) if score > NO_CANDIDATE])
+            for top, chances in zip(tops, scores, strict=True)
+        ]
+
+    def fallback(self, events: Sequence[Record], serving: Serving) -> list[Result]:
+        """The most popular items of the release's training span."""
+        popular = list(serving.settings.get("popular", []))[:TOP_K]
+        return [_result([(ident, 0.0) for ident in popular])] * len(events)
+
+    def said(self, score: Record) -> Result:
+        return _result([(item["item_id"], item["score"]) for item in score["items"]])
+
+
+def _result(ranked: list[tuple[str, float]]) -> Result:
+    items = [{"item_id": ident, "score": score} for ident, score in ranked]
+    return Result({"items": items}, [ident for ident, _ in ranked], [score for _, score in ranked])

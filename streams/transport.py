@@ -1,0 +1,307 @@
+"""The batch transport: Faust's aiokafka driver that carries one message per fetch and partition, URL scheme
+`kafkabatch`. It replaces what loses or repeats records in the stock driver: commits, acks, rewinds, pauses.
+
+Faust fetches, delivers and rebalances as always. Differences that surprise:
+- every topic of the app is a batch topic: its values are RecordBatch; an unread one is never acknowledged;
+- Faust's own producer is not started and refuses, as it commits past failed sends: use streams.producer;
+- partitions are paused in aiokafka, below Faust, whose flow control would undo a pause of its own.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Protocol, cast
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+from faust.transport.drivers import TRANSPORTS, aiokafka
+from faust.types import TP, ConsumerMessage, Message
+from mode.utils.futures import notify
+
+from schemas.errors import ProduceFailed
+from streams.batches import Ledger, RecordBatch
+from streams.config import Settings
+from streams.lease import Lease
+
+SCHEME = "kafkabatch"
+#: Of each partition in one fetch: bounds memory, and how much a pause throws away.
+FETCH_BYTES_PER_PARTITION = 256 * 1024
+FETCH_BYTES = 16 * 1024 * 1024
+#: An idle fetch waits this long at the broker; a resumed partition waits for the running one at most.
+FETCH_WAIT_MS = 100
+HEARTBEATS_PER_SESSION = 10
+
+
+class Host(Protocol):
+    """What the transport needs of its app beside Faust's own."""
+
+    settings: Settings
+    lease: Lease
+    crashed: bool
+
+    async def release(self) -> None:
+        """No more batches come. Returns when all that were handed to the scoring loop are finished."""
+
+
+class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
+    """aiokafka's consumer in its own thread and loop, so that heartbeats go on while the app computes."""
+
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        conf, settings = self.app.conf, cast(Host, self.app).settings
+        session_ms = int(settings.session_timeout_s * 1000)
+        self._assignor = self.app.assignor
+        return AIOKafkaConsumer(
+            **settings.aiokafka(),
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
+            fetch_max_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // HEARTBEATS_PER_SESSION,
+        )
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._watch_membership(self._ensure_consumer()._coordinator, cast(Host, self.app).lease)
+
+    def _watch_membership(self, coordinator: Any, lease: Lease) -> None:
+        heartbeat, reset = coordinator._do_heartbeat, coordinator.reset_generation
+
+        async def beat() -> bool:
+            sent_at = lease.clock()
+            answered: bool = await heartbeat()
+            if answered:
+                lease.renew(sent_at)
+            return answered
+
+        def leave() -> None:
+            lease.lose("it is unknown there, or of an old generation")
+            reset()
+
+        coordinator._do_heartbeat, coordinator.reset_generation = beat, leave
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Rewinds every partition, also one that has nothing committed: that one to its start.
+
+        aiokafka leaves such a partition where it is, behind records that were fetched and then dropped.
+        """
+        committed: Mapping[TP, int] = await self.call_thread(self._rewind)
+        return committed
+
+    async def _rewind(self) -> Mapping[TopicPartition, int | None]:
+        consumer = self._ensure_consumer()
+        partitions = list(consumer.assignment())
+        offsets = await asyncio.gather(*[consumer.committed(tp) for tp in partitions])
+        committed = dict(zip(partitions, offsets, strict=True))
+        for tp, offset in committed.items():
+            if offset is not None:
+                consumer.seek(tp, offset)
+        if unread := [tp for tp, offset in committed.items() if offset is None]:
+            await consumer.seek_to_beginning(*unread)
+        return committed
+
+    def set_paused(self, tp: TP, paused: bool) -> None:
+        """From any thread. aiokafka drops what it had prefetched of a paused one, and reads it again."""
+        self.thread_loop.call_soon_threadsafe(self._set_paused, TopicPartition(*tp), paused)
+
+    def _set_paused(self, tp: TopicPartition, paused: bool) -> None:
+        consumer = self._ensure_consumer()
+        if tp in consumer.assignment():
+            (consumer.pause if paused else consumer.resume)(tp)
+
+    async def on_thread_stop(self) -> None:
+        # aiokafka awaits the fetches that it has itself cancelled, and stops there if the broker is away.
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            await self._ensure_consumer()._client.close()
+
+    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
+        self.log.error(msg.format(*fmt))
+
+
+class Consumer(aiokafka.Consumer):
+    """Delivers RecordBatches and commits exactly what is finished."""
+
+    consumer_stopped_errors: ClassVar[Any] = aiokafka.Consumer.consumer_stopped_errors
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.ledger = Ledger()
+        self._committed: dict[TP, int] = {}
+        self._committing = asyncio.Lock()
+        self._settled = asyncio.Event()
+        self._next_fetch = 0.0
+        super().__init__(*args, **kwargs)
+
+    @property
+    def host(self) -> Host:
+        return cast(Host, self.app)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # -- delivery
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        loop = asyncio.get_running_loop()
+        if (early := self._next_fetch - loop.time()) > 0:
+            await asyncio.sleep(early)
+        records = await super()._getmany(active_partitions, timeout)
+        self._next_fetch = loop.time() + self.host.settings.batch.min_fetch_interval_ms / 1000
+        return records
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        batch = cast(RecordBatch, record)
+        self.ledger.opened(batch)
+        newest = batch.records[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            newest.offset,
+            newest.timestamp / 1000,
+            0,
+            None,
+            None,
+            cast(Any, batch),
+            None,
+            0,
+            batch.size,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    def ack(self, message: Message) -> bool:
+        """All of the batch is finished. One that Faust dropped before an agent saw it is not acknowledged."""
+        if not message.tracked or message.acked:
+            return False
+        message.acked = True
+        batch = cast(RecordBatch, message.value)
+        batch.done = len(batch)
+        self._unacked_messages.discard(message)
+        notify(self._waiting_for_ack)
+        return True
+
+    def abandon(self, batches: Iterable[RecordBatch]) -> None:
+        """Nobody will finish these batches. What is done of them counts."""
+        dropped = {id(batch) for batch in batches}
+        for message in [m for m in self._unacked_messages if id(m.value) in dropped]:
+            self._unacked_messages.discard(message)
+
+    def pause(self, tp: TP) -> None:
+        """No more of this partition until `resume` or the next assignment. A fetch under way still comes."""
+        self._thread.set_paused(tp, True)  # type: ignore[attr-defined]
+
+    def resume(self, tp: TP) -> None:
+        self._thread.set_paused(tp, False)  # type: ignore[attr-defined]
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Not needed: the channel is shallow, and the intake pauses what it cannot hold."""
+
+    def on_buffer_drop(self, tp: TP) -> None: ...
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Offsets may have gaps: the ledger counts records, not offsets."""
+
+    # -- commits
+
+    def committed(self) -> dict[TP, int]:
+        """The next offset to read of each assigned partition that has one committed, as the broker has it."""
+        return dict(self._committed)
+
+    async def commit_now(self) -> bool:
+        """Commits all that is finished now. False if the broker did not take it: a rebalance is on."""
+        await self.commit()
+        return not any(self._uncommitted())
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        # The stock one returns at once when another commit runs, without the newer acks.
+        async with self._committing:
+            return bool(await self.force_commit(topics, start_new_transaction))
+
+    def _uncommitted(self) -> Iterable[TP]:
+        for tp in self.ledger.partitions():
+            offset = self.ledger.position(tp)
+            if offset is not None and self._should_commit(tp, offset):
+                yield tp
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Any:
+        return [tp for tp in self._uncommitted() if topics is None or tp in topics or tp.topic in topics]
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.ledger.position(tp)
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        return offset > self._committed.get(tp, -1)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        assigned = self.assignment()
+        offsets = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        if not offsets or not await self._commit(offsets):
+            return False
+        self._committed.update(offsets)
+        self._committed_offset.update(offsets)
+        self.app.monitor.on_tp_commit(offsets)
+        return True
+
+    # -- rebalance and stop
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        self._committed = {tp: offset for tp, offset in self._committed_offset.items() if offset is not None}
+
+    async def wait_empty(self) -> None:
+        """The flow has stopped, for a rebalance or for good. Finishes what was begun, and commits it.
+
+        After a crash it does neither: what is not committed is read again.
+        """
+        if not self.host.crashed:
+            await self.host.release()
+            await super().wait_empty()
+        if self.app.should_stop:
+            self._settled.set()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        if self.app.should_stop:
+            # A rebalance while we stop: leave the partitions only when the stop has committed.
+            await self._settled.wait()
+            return
+        # First, because it waits and commits: only then forget.
+        await super().on_partitions_revoked(revoked)
+        self.ledger.forget(revoked)
+        self._committed.clear()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self.host.lease.renew(self.host.lease.clock())
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def close(self) -> None:
+        """The stock one closes aiokafka from a loop that is not its own; its thread does it when it stops."""
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """The stock check takes wall time for monotonic, and a paused partition for a dead one."""
+
+
+class Producer(aiokafka.Producer):
+    """Faust's producer, which nothing here may use: it tells nobody that a send was refused."""
+
+    async def send(self, topic: str, *args: Any, **kwargs: Any) -> Any:
+        raise ProduceFailed("Faust's own producer is not used", where=topic, todo="use streams.producer")
+
+    async def flush(self) -> None: ...
+
+
+class Transport(aiokafka.Transport):
+    """What `kafkabatch://host:port` names."""
+
+    Consumer: ClassVar[Any] = Consumer
+    Producer: ClassVar[Any] = Producer
+
+
+TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"

@@ -1,0 +1,80 @@
+"""Shared fixtures: a real broker and a real registry, started once a run if a test asks, gone with the run.
+Tests share them and so use names of their own: `fresh_settings` gives an app id and topics nobody else has.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streams.config import Settings, Topics
+from streams.local import LocalBroker, LocalRegistry
+from streams.topics import create_topics
+
+FreshSettings = Callable[..., Settings]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> Iterator[None]:
+    """A developer's own HEADRACE_* must not reach the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
+    """A running Kafka. Do not stop it: a test that must takes a LocalBroker of its own."""
+    server = LocalBroker(tmp_path_factory.mktemp("kafka"), outlive=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRegistry]:
+    """A running schema registry with the Confluent API at `.url`."""
+    server = LocalRegistry(tmp_path_factory.mktemp("registry"), outlive=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fresh_settings(broker: LocalBroker, tmp_path: Path, request: pytest.FixtureRequest) -> FreshSettings:
+    """`fresh_settings(create=True, **over)`: settings on the shared broker, own app id, topics and folder.
+
+    The topics exist afterwards unless `create=False`; `over` are settings by name (a dict for a section).
+    The registry's address is set only if the test also uses the fixture `registry`.
+    """
+
+    def make(create: bool = True, **over: Any) -> Settings:
+        prefix = f"t{next(_numbers)}"
+        topics = {key: f"{prefix}.{name}" for key, name in Topics().model_dump().items()}
+        values: dict[str, Any] = {
+            "brokers": broker.address,
+            "app_id": prefix,
+            "data_dir": tmp_path / prefix,
+            "partitions": 2,
+            "topics": topics | over.pop("topics", {}),
+        }
+        if "registry" in request.fixturenames:
+            values["registry_url"] = request.getfixturevalue("registry").url
+        settings = Settings(**values | over)
+        if create:
+            create_topics(settings)
+        return settings
+
+    return make
+
+
+@pytest.fixture
+def settings(fresh_settings: FreshSettings) -> Settings:
+    """Settings of one test's own, with created topics."""
+    return fresh_settings()
