@@ -18,7 +18,7 @@ ARGS ?=
 .PHONY: bench-throughput bench-latency bench-recovery quality-smoke
 
 help: ## Say what can be made
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY) ## Watch a real shop's events being scored; DEMO_SECONDS=60 ends it then
 	@$(VENV)/bin/headrace demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))

@@ -18,18 +18,14 @@ BACKENDS: dict[str, str] = {
 """Name to import path: a backend's library is imported only when it is chosen."""
 
 
-def open_engine(
-    backend: str, release: Release, *, precision: str, buckets: Sequence[int], threads: int
-) -> Engine:
+def open_engine(backend: str, release: Release, *, precision: str, buckets: Sequence[int], threads: int) -> Engine:
     """An engine of the release, built, and warmed in each bucket. Takes 0.1 to 0.5 s: do it beside the live
     one.
 
     Raises EngineError for an unknown backend, one whose library is missing, or a graph that it cannot build.
     """
     if backend not in BACKENDS:
-        raise EngineError(
-            f"backend {backend!r}", where="engine.backend", expected=f"one of {', '.join(BACKENDS)}"
-        )
+        raise EngineError(f"backend {backend!r}", where="engine.backend", expected=f"one of {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[backend].partition(":")
     try:
         kind = getattr(import_module(module), name)

@@ -28,9 +28,7 @@ def supported(precision: str) -> str:
             f"precision {precision!r}", where="engine.precision", expected=f"one of {', '.join(PRECISIONS)}"
         )
     if precision == "bf16" and "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        log.warning(
-            "this processor has no bfloat16 arithmetic: the engine runs in f32, at about half the speed"
-        )
+        log.warning("this processor has no bfloat16 arithmetic: the engine runs in f32, at about half the speed")
         return "f32"
     return precision
 

@@ -35,16 +35,11 @@ class EagerEngine(Engine):
 
     def _run(self, bucket: int, arrays: dict[str, Array]) -> Arrays:
         if self._closed:
-            raise EngineError(
-                "the engine was closed", where=f"engine {self.name}", todo="take the slot's live engine"
-            )
+            raise EngineError("the engine was closed", where=f"engine {self.name}", todo="take the slot's live engine")
         inputs = {name: torch.from_numpy(array) for name, array in (*arrays.items(), *self._taken.items())}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             outputs = self._model(**inputs)
-        return {
-            spec.name: outputs[spec.name].to(getattr(torch, spec.dtype)).numpy()
-            for spec in self.signature.outputs
-        }
+        return {spec.name: outputs[spec.name].to(getattr(torch, spec.dtype)).numpy() for spec in self.signature.outputs}
 
     def _take(self, name: str, array: Array) -> None:
         self._taken[name] = array

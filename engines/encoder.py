@@ -44,9 +44,7 @@ class TextEncoder:
         """(N, width) vectors of length 1; texts are cut at 256 tokens. EngineError if one is no text."""
         vectors = np.zeros((len(texts), self.width), np.float32)
         if not all(isinstance(text, str) for text in texts):
-            raise EngineError(
-                "the text encoder was given something else than text", where="TextEncoder.encode"
-            )
+            raise EngineError("the text encoder was given something else than text", where="TextEncoder.encode")
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         sizes = np.array([len(ids) for ids in tokens], np.int64)
         held = np.searchsorted(LENGTHS, sizes)
@@ -76,9 +74,7 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise DataUnavailable(f"the text encoder is of format {card['format']}", where=str(folder))
         for name in (GRAPH, TOKENIZER):
             if files.entry(folder / name).model_dump() != card["files"][name]:
-                raise DataUnavailable(
-                    f"{name} of the text encoder was changed", where=str(folder), todo=AGAIN
-                )
+                raise DataUnavailable(f"{name} of the text encoder was changed", where=str(folder), todo=AGAIN)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataUnavailable(f"there is no text encoder: {error}", where=str(folder), todo=AGAIN) from error
     return card

@@ -80,7 +80,9 @@ def source_entry(source: Path, name: str) -> FileEntry:
 def load(source: Path) -> SentenceEncoder:
     """The torch encoder: what is exported, and the oracle of the exported one."""
     try:
-        encoder = AutoModel.from_pretrained(source, local_files_only=True, attn_implementation="eager")
+        encoder = AutoModel.from_pretrained(
+            source, local_files_only=True, use_safetensors=True, attn_implementation="eager"
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EngineError(f"the text encoder cannot be loaded: {error}", where=str(source)) from error
     return SentenceEncoder(encoder).eval()

@@ -27,9 +27,7 @@ def names(folder: Path) -> list[str]:
         if (path.is_dir() and not path.is_symlink()) or name == MANIFEST:
             continue
         if path.is_symlink() or not path.is_file() or not safe(name):
-            raise ReleaseError(
-                f"{name} is no plain file", where=str(folder), expected="files that a release can hold"
-            )
+            raise ReleaseError(f"{name} is no plain file", where=str(folder), expected="files that a release can hold")
         found.append(name)
     return found
 
@@ -61,9 +59,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
                 f"file {name} was changed", where=where, expected=f"sha256 {expected.sha256}", todo=AGAIN
             )
     if foreign := sorted(present - set(manifest.files)):
-        raise ReleaseError(
-            f"file {foreign[0]} is not in the manifest", where=where, todo="remove it, or " + AGAIN
-        )
+        raise ReleaseError(f"file {foreign[0]} is not in the manifest", where=where, todo="remove it, or " + AGAIN)
 
 
 def copy(source: Path, target: Path, manifest: Manifest) -> None:

@@ -1,6 +1,7 @@
 """One head per task: its queries to the history, and its outputs. All share the read-out block.
 
-Shape suffixes: B batch, L history length, C slate, D width, N catalogue rows, K top-K, F fields, S scalars.
+Shape suffixes: B batch, L history length, C slate, D width, N catalogue rows, K top-K, M rows ranked again, F
+fields, S scalars.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engines.blocks import Block
+from engines.signatures import SPARE
 
 CLIP = 8.0  # standard deviations: beyond, a field is an outlier and counts as this
 Inputs = Mapping[str, Tensor]
@@ -19,9 +21,7 @@ Inputs = Mapping[str, Tensor]
 
 class Head(nn.Module, ABC):
     @abstractmethod
-    def forward(
-        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
-    ) -> dict[str, Tensor]:
+    def forward(self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs) -> dict[str, Tensor]:
         """Outputs by name, as the task's signature has them."""
 
 
@@ -41,15 +41,12 @@ class FraudHead(Head):
         self.norm = nn.LayerNorm(3 * width)
         self.mlp = mlp(3 * width, config.hidden)
 
-    def forward(
-        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
-    ) -> dict[str, Tensor]:
+    def forward(self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs) -> dict[str, Tensor]:
         fields_BD = F.gelu(self.field(self.standardise(inputs["fields"])))
         basket_BD = self.basket(inputs["basket_vectors"])
         order_B1D = states_BLD[:, -1:] + (fields_BD + basket_BD)[:, None]
         read_BD = read(order_B1D, states_BLD, mask_B11L, causal=False)[:, 0]
-        logit_B1 = self.mlp(self.norm(torch.cat([read_BD, fields_BD, basket_BD], dim=-1)))
-        return {"logit": logit_B1[:, 0]}
+        return {"logit": self.mlp(self.norm(torch.cat([read_BD, fields_BD, basket_BD], dim=-1)))}
 
     def standardise(self, fields_BF: Tensor) -> Tensor:
         """(B, 2F): standardised values, 0 where missing, and flags of what is missing."""
@@ -69,7 +66,12 @@ class FraudHead(Head):
 
 
 class RecommendationHead(Head):
-    """The user's state after the last event, compared with every row of the catalogue."""
+    """The user's state after the last event, compared with every row of the catalogue.
+
+    In bfloat16 the product over the catalogue comes out rounded to 8 bits, which swaps neighbours. So it only
+    picks a few more rows than are wanted, and these are scored again element by element, which engines keep
+    in float32.
+    """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -77,13 +79,14 @@ class RecommendationHead(Head):
         self.norm = nn.LayerNorm(config.width)
         self.user = nn.Linear(config.width, config.width)
 
-    def forward(
-        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
-    ) -> dict[str, Tensor]:
+    def forward(self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs) -> dict[str, Tensor]:
+        catalog_ND, bias_N = inputs["catalog"], inputs["catalog_bias"]
         last_BD = read(states_BLD[:, -1:], states_BLD, mask_B11L, causal=False)[:, 0]
-        scores_BN = self.scores(self.vectors(last_BD), inputs["catalog"], inputs["catalog_bias"])
-        scores_BK, rows_BK = torch.topk(scores_BN, self.top_k, dim=-1)
-        return {"rows": rows_BK, "scores": scores_BK}
+        user_BD = self.vectors(last_BD)
+        _, near_BM = torch.topk(self.scores(user_BD, catalog_ND, bias_N), self.top_k + SPARE, dim=-1)
+        exact_BM = (catalog_ND[near_BM] * user_BD[:, None]).sum(dim=-1) + bias_N[near_BM]
+        scores_BK, best_BK = torch.topk(exact_BM, self.top_k, dim=-1)
+        return {"rows": near_BM.gather(1, best_BK), "scores": scores_BK}
 
     def vectors(self, states: Tensor) -> Tensor:
         """User vectors (..., D) of read-out states, scaled so that a score is about 1 at the start."""
@@ -108,19 +111,31 @@ class CtrHead(Head):
         self.mlp = mlp(2 * width, config.hidden)
         self.position = mlp(1, 16)
 
-    def forward(
-        self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs
-    ) -> dict[str, Tensor]:
+    def forward(self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs) -> dict[str, Tensor]:
         scalars_BCS = inputs["slate_scalars"]
         ads_BCD = self.ad(inputs["slate_vectors"]) + self.scalar(scalars_BCS)
         now_B1D = states_BLD[:, -1:] + self.context(inputs["context_vectors"])[:, None]
         read_BCD = read(ads_BCD + now_B1D, states_BLD, mask_B11L, causal=False)
-        logit_BC1 = self.mlp(self.norm(torch.cat([read_BCD, ads_BCD], dim=-1)))
-        return {"logit": (logit_BC1 + self.position(scalars_BCS[..., :1]))[..., 0]}
+        logit_BC = self.mlp(self.norm(torch.cat([read_BCD, ads_BCD], dim=-1)))
+        return {"logit": logit_BC + self.position(scalars_BCS[..., :1])}
+
+
+class Logit(nn.Linear):
+    """A linear layer to one number, as a product and a sum: engines then keep its result in float32.
+
+    As a matrix product in bfloat16 a logit of 7 would come out in steps of 0.03.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., width) to (...)."""
+        return (input * self.weight[0]).sum(dim=-1) + self.bias
 
 
 def mlp(width: int, hidden: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, 1))
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Logit(hidden))
 
 
 HEADS: dict[str, type[Head]] = {"fraud": FraudHead, "recommendations": RecommendationHead, "ctr": CtrHead}

@@ -63,9 +63,7 @@ class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             config.width, text=config.text_width, scalars=config.item_scalars, kinds=config.item_kinds
         )
         blocks = [block(config) for _ in range(config.layers - 1)]
-        self.history = HistoryEncoder(
-            blocks, config.width, kinds=config.kinds, scalars=config.history_scalars
-        )
+        self.history = HistoryEncoder(blocks, config.width, kinds=config.kinds, scalars=config.history_scalars)
         self.read = block(config)
         self.head = HEADS[config.task](config)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -85,9 +83,7 @@ class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         Recommendations only: `model.head.scores(users, catalog, bias)` is what a softmax is trained on.
         """
         if not isinstance(self.head, RecommendationHead):
-            raise EngineError(
-                f"a {self.config.task} model has no user vectors", expected="a recommendations model"
-            )
+            raise EngineError(f"a {self.config.task} model has no user vectors", expected="a recommendations model")
         states_BLD, mask_B11L = self.encode(inputs)
         return self.head.vectors(self.read(states_BLD, states_BLD, mask_B11L, causal=True))
 
@@ -113,6 +109,7 @@ def load_model(folder: Path) -> HeadraceModel:
     """The model of a release folder, in evaluation mode. Raises ReleaseError if weights and config differ."""
     how: dict[str, Any] = {
         "local_files_only": True,
+        "use_safetensors": True,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }

@@ -26,15 +26,11 @@ class NullEngine(Engine):
 
     def __init__(self, release: Release, *, precision: str, buckets: Sequence[int], threads: int) -> None:
         super().__init__(release.manifest.signature, buckets)
-        self._zeros = {
-            spec.name: np.zeros(spec.shape(self.buckets[-1]), spec.dtype) for spec in self.signature.outputs
-        }
+        self._zeros = {spec.name: np.zeros(spec.shape(self.buckets[-1]), spec.dtype) for spec in self.signature.outputs}
 
     def _run(self, bucket: int, arrays: dict[str, Array]) -> Arrays:
         if not self._zeros:
-            raise EngineError(
-                "the engine was closed", where=f"engine {self.name}", todo="take the slot's live engine"
-            )
+            raise EngineError("the engine was closed", where=f"engine {self.name}", todo="take the slot's live engine")
         return self._zeros
 
     def _take(self, name: str, array: Array) -> None:

@@ -29,25 +29,19 @@ class OpenVinoEngine(Engine):
 
     def _request(self, graph: Any, bucket: int, threads: int) -> Any:
         shapes = {spec.name: spec.shape(bucket if spec.batched else -1) for spec in self.signature.inputs}
-        request = compile_graph(
-            graph, precision=self.precision, threads=threads, shapes=shapes
-        ).create_infer_request()
+        request = compile_graph(graph, precision=self.precision, threads=threads, shapes=shapes).create_infer_request()
         for name, buffer in self._buffers[bucket].arrays.items():
             request.set_tensor(name, shared(buffer))
         return request
 
     def _run(self, bucket: int, arrays: dict[str, Array]) -> Arrays:
         if not self._requests:
-            raise EngineError(
-                "the engine was closed", where=f"engine {self.name}", todo="take the slot's live engine"
-            )
+            raise EngineError("the engine was closed", where=f"engine {self.name}", todo="take the slot's live engine")
         request = self._requests[bucket]
         try:
             request.infer()
         except RuntimeError as error:
-            raise EngineError(
-                f"inference failed: {error}", where=f"engine {self.name}, bucket {bucket}"
-            ) from error
+            raise EngineError(f"inference failed: {error}", where=f"engine {self.name}, bucket {bucket}") from error
         return {spec.name: request.get_tensor(spec.name).data for spec in self.signature.outputs}
 
     def _take(self, name: str, array: Array) -> None:

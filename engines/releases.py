@@ -93,9 +93,7 @@ class ReleaseStore:
         version = version or f"{now:%Y%m%dT%H%M%S}-{files.digest(entries)[:8]}"
         path = self._path(task, version)
         created_at = now.isoformat(timespec="milliseconds")
-        manifest = Manifest(
-            **dict(description), task=task, version=version, created_at=created_at, files=entries
-        )
+        manifest = Manifest(**dict(description), task=task, version=version, created_at=created_at, files=entries)
         if self.fs.exists(path):
             raise ReleaseError(
                 f"release {task}/{version} exists", where=path, todo="a release never changes: make another"
@@ -113,18 +111,12 @@ class ReleaseStore:
             data: bytes = self.fs.cat_file(f"{path}/{MANIFEST}")
         except OSError as error:
             known = ", ".join(self.list(task)[-3:]) or "none"
-            raise ReleaseError(
-                f"no release {task}/{version}", where=path, expected=f"one of: {known}"
-            ) from error
+            raise ReleaseError(f"no release {task}/{version}", where=path, expected=f"one of: {known}") from error
         manifest, found = parse(data, f"{path}/{MANIFEST}"), hashlib.sha256(data).hexdigest()
         if (manifest.task, manifest.version) != (task, version):
-            raise ReleaseError(
-                f"the manifest is of {manifest.task}/{manifest.version}", where=path, todo=files.AGAIN
-            )
+            raise ReleaseError(f"the manifest is of {manifest.task}/{manifest.version}", where=path, todo=files.AGAIN)
         if digest not in (None, found):
-            raise ReleaseError(
-                "the manifest was changed", where=path, expected=f"sha256 {digest}", todo=files.AGAIN
-            )
+            raise ReleaseError("the manifest was changed", where=path, expected=f"sha256 {digest}", todo=files.AGAIN)
         folder = Path(path) if self.local else self._cached(path, manifest, found)
         files.verify(folder, manifest)
         return Release(manifest, folder, found)
@@ -136,17 +128,13 @@ class ReleaseStore:
         except OSError:
             return []
         versions = [path.split("/")[-2] for path in manifests]
-        return sorted(
-            filter(NAME.fullmatch, versions), key=lambda version: (self._created(task, version), version)
-        )
+        return sorted(filter(NAME.fullmatch, versions), key=lambda version: (self._created(task, version), version))
 
     def latest(self, task: str) -> Release:
         """The release made last. Raises ReleaseError if there is none."""
         versions = self.list(task)
         if not versions:
-            raise ReleaseError(
-                f"no release of {task}", where=self.url, todo="train one, or set release_store"
-            )
+            raise ReleaseError(f"no release of {task}", where=self.url, todo="train one, or set release_store")
         return self.open(task, versions[-1])
 
     def _path(self, task: str, version: str) -> str:
@@ -189,7 +177,5 @@ class ReleaseStore:
         except OSError as error:
             if folder.exists():  # another process was first
                 return folder
-            raise ReleaseError(
-                f"the release cannot be fetched: {error}", where=path, todo=files.AGAIN
-            ) from error
+            raise ReleaseError(f"the release cannot be fetched: {error}", where=path, todo=files.AGAIN) from error
         return folder

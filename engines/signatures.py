@@ -9,6 +9,7 @@ from engines.base import Signature, TensorSpec
 from schemas.errors import EngineError
 
 NOT_A_CANDIDATE = -1e9  # the catalogue bias of a row that must not be recommended
+SPARE = 12  # rows beyond the top K that are ranked again, with exact scores
 Sizes = Mapping[str, Any]  # the keys of HeadraceConfig
 
 SIZES: dict[str, int] = {
@@ -60,8 +61,8 @@ def fraud(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 def recommendations(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     k = sizes["top_k"]
-    catalog = TensorSpec("catalog", "float32", ("N", sizes["width"]), least=k)
-    bias = TensorSpec("catalog_bias", "float32", ("N",), least=k, pad=NOT_A_CANDIDATE)
+    catalog = TensorSpec("catalog", "float32", ("N", sizes["width"]), least=k + SPARE)
+    bias = TensorSpec("catalog_bias", "float32", ("N",), least=k + SPARE, pad=NOT_A_CANDIDATE)
     return (catalog, bias), (TensorSpec("rows", "int64", ("B", k)), TensorSpec("scores", "float32", ("B", k)))
 
 

@@ -62,9 +62,7 @@ class Loaded:
 
     def _share(self, bias: Vectors) -> None:
         if len(bias) != len(self.table):
-            raise ReleaseError(
-                f"{len(bias)} biases for a table of {len(self.table)} rows", where=self.source.task
-            )
+            raise ReleaseError(f"{len(bias)} biases for a table of {len(self.table)} rows", where=self.source.task)
         self._shared = {"catalog": self.table, "catalog_bias": bias}
 
 

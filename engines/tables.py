@@ -35,8 +35,7 @@ class ItemTower:
             "kinds": (CHUNK,),
         }
         self._inputs: dict[str, NDArray[Any]] = {
-            name: np.zeros(shape, np.int32 if name == "kinds" else np.float32)
-            for name, shape in shapes.items()
+            name: np.zeros(shape, np.int32 if name == "kinds" else np.float32) for name, shape in shapes.items()
         }
         graph = read(release.file(GRAPH))
         compiled = compile_graph(graph, precision="f32", threads=threads, shapes=shapes)

@@ -175,7 +175,9 @@ def _release(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if problem.bias is not None:
-            prior = {catalog.ids[row]: round(float(problem.bias[row]), 3) for row in np.flatnonzero(problem.bias > -1e8)}
+            prior = {
+                catalog.ids[row]: round(float(problem.bias[row]), 3) for row in np.flatnonzero(problem.bias > -1e8)
+            }
             (folder / PRIOR).write_text(json.dumps(prior))
         description = export(model, folder, settings=problem.settings, trained=trained)
         draft = ReleaseStore(f"{name}-draft").publish(task.name, folder, description)
@@ -191,21 +193,25 @@ def _release(
         report.check(BOUNDS[report.precision])
         found = outputs(compiled, inputs)
         label = problem.label[held_out][-PARITY_ROWS * 8 :]
-        update, metrics = FINISH[task.name](problem, late.part(np.arange(len(late)) >= len(late) - len(label)), found, label)
-        final = description.model_copy(
-            update={**update, "metrics": {**metrics, "parity": report.as_dict()}}
+        update, metrics = FINISH[task.name](
+            problem, late.part(np.arange(len(late)) >= len(late) - len(label)), found, label
         )
+        final = description.model_copy(update={**update, "metrics": {**metrics, "parity": report.as_dict()}})
         return store.publish(task.name, folder, final)
 
 
-def _finish_fraud(problem: Problem, late: Examples, found: Any, label: NDArray[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _finish_fraud(
+    problem: Problem, late: Examples, found: Any, label: NDArray[Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     calibration = platt(found["logit"], label)
     chance = calibrated(found["logit"], calibration)
     settings = problem.settings | thresholds(label, chance)
     return {"calibration": calibration, "settings": settings}, {"log_loss": log_loss(label, chance)}
 
 
-def _finish_ctr(problem: Problem, late: Examples, found: Any, label: NDArray[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _finish_ctr(
+    problem: Problem, late: Examples, found: Any, label: NDArray[Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     shown = shown_ads(late) > 0
     calibration = platt(found["logit"][shown], label[shown])
     chance = calibrated(found["logit"][shown], calibration)

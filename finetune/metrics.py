@@ -45,13 +45,14 @@ def normalised_entropy(label: Floats, probability: Floats) -> float:
 
 def calibration(label: Floats, probability: Floats) -> float:
     """Sum of predictions over number of positives; 1 is right."""
-    return float(np.sum(probability) / max(np.sum(label), EPSILON))
+    return float(np.sum(probability)) / max(float(np.sum(label)), EPSILON)
 
 
 def rank_of(target: NDArray[np.integer], ranked_BK: NDArray[np.integer]) -> NDArray[np.int64]:
     """Position of each target in its ranked list, from 0; K where it is not in it."""
     hits = ranked_BK == target[:, None]
-    return np.where(hits.any(axis=1), hits.argmax(axis=1), ranked_BK.shape[1])
+    rank: NDArray[np.int64] = np.where(hits.any(axis=1), hits.argmax(axis=1), ranked_BK.shape[1])
+    return rank
 
 
 def hit_at(rank: NDArray[np.integer], k: int) -> float:

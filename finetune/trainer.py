@@ -51,7 +51,8 @@ class TorchTable:
         index = torch.from_numpy(distinct.astype(np.int64))
         vectors = self._model.item_tower(self.text[index], self.scalars[index], self.kinds[index])
         vectors = vectors * (index > 0)[:, None]
-        return vectors[torch.from_numpy(inverse.reshape(rows.shape))]
+        found: Tensor = vectors[torch.from_numpy(inverse.reshape(rows.shape))]
+        return found
 
     def look_up_mean(self, rows: NDArray[np.int32]) -> Tensor:
         known = torch.from_numpy(np.maximum((rows > 0).sum(axis=1, keepdims=True), 1).astype(np.float32))
@@ -91,7 +92,7 @@ def fit(
             raise FloatingPointError(f"the loss of {task.name} is {losses[-1]} at step {step}")
         if progress is not None:
             progress(step + 1, plan.steps, losses[-1])
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     return float(np.mean(losses[-max(1, plan.steps // 10) :]))
 
 
@@ -110,9 +111,7 @@ def fraud_loss(task: Task, rows: Rows, label: NDArray[np.float32]) -> Callable[.
     return loss
 
 
-def slate_loss(
-    task: Task, rows: Rows, label: NDArray[np.float32], shown: NDArray[np.float32]
-) -> Callable[..., Tensor]:
+def slate_loss(task: Task, rows: Rows, label: NDArray[np.float32], shown: NDArray[np.float32]) -> Callable[..., Tensor]:
     """Binary cross-entropy over the ads that were shown, (B, slate)."""
 
     def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:

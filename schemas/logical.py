@@ -72,9 +72,7 @@ def _mapped(schema: Schema, value: Any, convert: Convert, path: str) -> Any:
         case "array" if isinstance(value, list | tuple):
             return [_mapped(schema["items"], one, convert, f"{path}[{n}]") for n, one in enumerate(value)]
         case "map" if isinstance(value, Mapping):
-            return {
-                key: _mapped(schema["values"], one, convert, f"{path}[{key!r}]") for key, one in value.items()
-            }
+            return {key: _mapped(schema["values"], one, convert, f"{path}[{key!r}]") for key, one in value.items()}
     if "logicalType" not in schema:
         return value
     try:

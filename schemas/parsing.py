@@ -42,9 +42,7 @@ def parse(schema: Schema, value: Any, path: str = "") -> Any:
     try:
         return read(schema, value, path)
     except _Mismatch as error:
-        raise BadRecord(
-            error.code, error.what or _shown(value), where=path, expected=_expected(schema)
-        ) from None
+        raise BadRecord(error.code, error.what or _shown(value), where=path, expected=_expected(schema)) from None
 
 
 class _Mismatch(Exception):
@@ -106,8 +104,7 @@ def _map(schema: dict[str, Any], value: Any, path: str) -> dict[str, Any]:
     if strange := [key for key in value if not isinstance(key, str)]:
         raise _Mismatch(f"the key {strange[0]!r} is no string")
     return {
-        _string("string", key, path): parse(schema["values"], one, f"{path}[{key!r}]")
-        for key, one in value.items()
+        _string("string", key, path): parse(schema["values"], one, f"{path}[{key!r}]") for key, one in value.items()
     }
 
 
@@ -238,9 +235,7 @@ def _expected(schema: Schema) -> str:
     what = kind(schema)
     unit = schema.get("logicalType") if isinstance(schema, dict) else None
     if isinstance(schema, dict) and unit == "decimal":
-        return (
-            f'an amount of {schema["precision"]} digits, {schema["scale"]} of them decimals, such as "12.95"'
-        )
+        return f'an amount of {schema["precision"]} digits, {schema["scale"]} of them decimals, such as "12.95"'
     if isinstance(schema, dict) and what == "enum":
         return "one of " + ", ".join(schema["symbols"])
     return _EXPECTED.get(unit or what, what)

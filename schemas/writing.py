@@ -129,9 +129,7 @@ class _Compiler:
         name = self._assigned(held, path)
         self._source.line(f"if type({name}) is not bytes: {name} = as_bytes({name})", path)
         if isinstance(schema, dict) and schema.get("logicalType") == "decimal":
-            self._source.line(
-                f"if len({name}) > {DECIMAL_BYTES}: raise OverflowError('over 18 digits')", path
-            )
+            self._source.line(f"if len({name}) > {DECIMAL_BYTES}: raise OverflowError('over 18 digits')", path)
         return self._sized(name, path)
 
     def _sized(self, name: str, path: str) -> list[str]:
@@ -217,9 +215,7 @@ class _Compiler:
             null = tests.pop("type(None)")
             return [(null, f"{name} is None"), (*tests.values(), "")]
         whole_floats = "float" in tests and "int" not in tests
-        accepted = {
-            python: "(float, int)" if python == "float" and whole_floats else python for python in tests
-        }
+        accepted = {python: "(float, int)" if python == "float" and whole_floats else python for python in tests}
         return [(branch, f"type({name}) in {_tuple(accepted[python])}") for python, branch in tests.items()]
 
 

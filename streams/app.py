@@ -1,11 +1,10 @@
 """The worker's Faust app: made from the settings, run without Faust's command line, ended by a first failure.
-Faust gives assignment, rebalance, timers and the web server; records go through the transport and intakes."""
+Faust gives assignment, rebalance and the services around them; records go through the transport and intakes."""
 
 import asyncio
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -18,13 +17,14 @@ from faust.types import TP
 from mode import CrashingSupervisor
 from yarl import URL
 
-from schemas.errors import BrokerUnavailable, SettingsError
+from schemas.errors import BrokerUnavailable, HeadraceError, SettingsError
 from streams.batches import BatchScheduler, BatchSchema
 from streams.config import Settings
+from streams.consumer_thread import HEARTBEATS_PER_SESSION
 from streams.intake import Intake
 from streams.lease import Lease
 from streams.producer import DELIVERY_SHARE
-from streams.transport import HEARTBEATS_PER_SESSION, SCHEME, Consumer
+from streams.transport import SCHEME, Consumer
 
 log = logging.getLogger(__name__)
 
@@ -130,22 +130,10 @@ def make_app(settings: Settings) -> App:
         table_standby_replicas=0,
         topic_disable_leader=True,
         topic_allow_declare=False,
-        web_host=settings.web.host,
-        web_bind=settings.web.host,
-        web_port=settings.web.port or _free_port(settings.web.host),
-        web_stats_enabled=False,
-        web_graph_enabled=False,
-        web_router_enabled=False,
-        web_tables_enabled=False,
+        # Health and metrics have a server of their own, up before the app is.
+        web_enabled=False,
         worker_redirect_stdouts=False,
     )
-
-
-def _free_port(host: str) -> int:
-    """One that was free a moment ago; Faust does not take 0."""
-    with socket.create_server((host, 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def check_topics(settings: Settings, topics: tuple[str, ...], *, together: bool = False) -> None:
@@ -183,10 +171,13 @@ def run_app(app: App) -> None:
 
     If anything in it crashes it stops all and raises that error. Logging is the caller's.
     """
-    asyncio.run(_run(app))
+    asyncio.run(until_stopped(app))
 
 
-async def _run(app: App) -> None:
+async def until_stopped(app: App) -> None:
+    """`run_app` in a running loop."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_not_a_crash_of_ours)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -205,11 +196,15 @@ async def _run(app: App) -> None:
         starting.result()
 
 
+def _not_a_crash_of_ours(record: logging.LogRecord) -> bool:
+    """mode logs a crash with its traceback in each service on the way; the caller has ours to say, once."""
+    crash = isinstance(record.msg, str) and "Crashed reason" in record.msg
+    return not (crash and record.exc_info and isinstance(record.exc_info[1], HeadraceError))
+
+
 async def start_app(app: App) -> None:
-    """Starts the app in the running loop; returns when its first assignment is restored. End it with `stop`."""
+    """Starts the app in the running loop; returns when its first assignment is restored. `stop` ends it."""
     app.finalize()
-    app.worker_init()
-    app.worker_init_post_autodiscover()
     await app.start()
 
 

@@ -106,9 +106,7 @@ class Changelog:
         transactional_id = f"{self._settings.app_id}-state-{partition}"
         producer = TransactionalProducer(self._settings, transactional_id, where, self._timeout)
         if (count := producer.partitions(self._topic)) <= partition:
-            raise SettingsError(
-                f"{self._topic} has {count} partitions", where=where, expected="as many as inputs"
-            )
+            raise SettingsError(f"{self._topic} has {count} partitions", where=where, expected="as many as inputs")
         self._owned[partition] = producer
 
     def release(self, partition: int) -> None:
@@ -159,9 +157,7 @@ class Changelog:
         position = store.position(partition)
         if position < 0:
             return low
-        if low <= position < high and position + 2 >= self._first_since(
-            partition, _now_ms() - COPY_AGE_MS, high
-        ):
+        if low <= position < high and position + 2 >= self._first_since(partition, _now_ms() - COPY_AGE_MS, high):
             return position
         log.warning("%s[%d]: the local copy cannot be continued; reading all", self._topic, partition)
         store.drop(partition)
@@ -176,9 +172,7 @@ class Changelog:
                 raise kafka_error(error.args[0], f"{self._topic}[{partition}]") from error
         return int(found.offset) if found.offset >= 0 else high
 
-    def _read(
-        self, partition: int, store: Store, start: int, high: int, progress: Progress | None
-    ) -> Frontier | None:
+    def _read(self, partition: int, store: Store, start: int, high: int, progress: Progress | None) -> Frontier | None:
         newest: bytes | None = None
         for messages in read_range(self._settings, self._topic, partition, start, high):
             rows, found = _newest(messages)

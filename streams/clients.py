@@ -2,17 +2,21 @@
 The worker's own traffic does not pass here; it uses the batch transport and librdkafka."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from confluent_kafka import KafkaError as ConfluentError
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from schemas.errors import BrokerUnavailable, HeadraceError, SettingsError
 from streams.config import Settings
 from streams.ports import accepts
 
-BOOTSTRAP_MS = 10_000
+BOOTSTRAP_MS = 5_000
+REASON_S = 3
 NO_BROKER = "start one with `headrace broker start`, or set HEADRACE_BROKERS"
 
 
@@ -25,7 +29,7 @@ def require_broker(settings: Settings) -> None:
 @contextmanager
 def producer(settings: Settings) -> Iterator[KafkaProducer]:
     """Acknowledged by all replicas, idempotent, keys placed by murmur2 as Java clients place them."""
-    with _connected(settings) as conf:
+    with connected(settings) as conf:
         client = KafkaProducer(
             **conf,
             acks="all",
@@ -40,13 +44,14 @@ def producer(settings: Settings) -> Iterator[KafkaProducer]:
         try:
             yield client
         finally:
-            client.close(timeout=5)
+            with suppress(KafkaTimeoutError):  # what was not acknowledged by now was said by who sent it
+                client.close(timeout=5)
 
 
 @contextmanager
 def consumer(settings: Settings) -> Iterator[KafkaConsumer]:
     """One to `assign`: it joins no group and commits nothing, and does not see what was aborted."""
-    with _connected(settings) as conf:
+    with connected(settings) as conf:
         client = KafkaConsumer(
             **conf, enable_auto_commit=False, isolation_level="read_committed", allow_auto_create_topics=False
         )
@@ -67,7 +72,8 @@ def partitions(settings: Settings, client: KafkaConsumer, topic: str) -> list[in
 
 
 @contextmanager
-def _connected(settings: Settings) -> Iterator[dict[str, Any]]:
+def connected(settings: Settings) -> Iterator[dict[str, Any]]:
+    """What every client of kafka-python is made with; its errors within the block leave it as ours."""
     require_broker(settings)
     try:
         yield {
@@ -75,6 +81,8 @@ def _connected(settings: Settings) -> Iterator[dict[str, Any]]:
             "client_id": f"{settings.app_id}-cli",
             "bootstrap_timeout_ms": BOOTSTRAP_MS,
         }
+    except KafkaTimeoutError as error:
+        raise _refusal(settings) or kafka_python_error(error, settings.brokers) from error
     except KafkaError as error:
         raise kafka_python_error(error, settings.brokers) from error
 
@@ -83,7 +91,27 @@ def kafka_python_error(error: KafkaError, where: str) -> HeadraceError:
     """The project's word for an error of kafka-python."""
     said = str(error) or type(error).__name__
     if getattr(error, "retriable", False):
-        return BrokerUnavailable(f"the broker does not answer: {said}", where=where, todo=NO_BROKER)
-    return SettingsError(
-        f"the broker refused: {said}", where=where, expected="rights and settings that it accepts"
-    )
+        return BrokerUnavailable(
+            f"something listens there, but Kafka does not answer: {said}",
+            where=where,
+            expected="a Kafka broker that speaks `security.protocol`",
+            todo="look at the broker's log",
+        )
+    return SettingsError(f"the broker refused: {said}", where=where, expected="rights and settings that it accepts")
+
+
+def _refusal(settings: Settings) -> SettingsError | None:
+    """Whether the broker refuses us: kafka-python only times out then, librdkafka says why."""
+    heard: list[ConfluentError] = []
+    client = AdminClient({**settings.librdkafka(), "error_cb": heard.append, "log_level": 0})
+    with suppress(KafkaException):
+        client.list_topics(timeout=REASON_S)
+    client.poll(0)
+    for error in heard:
+        if error.code() in (ConfluentError._AUTHENTICATION, ConfluentError._SSL):
+            return SettingsError(
+                f"the broker does not let us in: {error.str()}",
+                where=f"{settings.brokers}, security.*",
+                expected="protocol, username, password and ca_file that it accepts",
+            )
+    return None

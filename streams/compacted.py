@@ -116,9 +116,7 @@ class Compacted:
             return False
         self._broken = None
         if new := sorted(set(found.partitions) - set(self._positions)):
-            consumer.incremental_assign(
-                [TopicPartition(self.topic, partition, OFFSET_BEGINNING) for partition in new]
-            )
+            consumer.incremental_assign([TopicPartition(self.topic, partition, OFFSET_BEGINNING) for partition in new])
             self._moved_to(dict.fromkeys(new, 0))
         return True
 

@@ -84,9 +84,7 @@ Positive = Annotated[int, Field(ge=1)]
 TopicName = Annotated[
     str, _matching(r"[A-Za-z0-9._-]{1,249}", "up to 249 letters, digits, dots, dashes or underscores")
 ]
-Name = Annotated[
-    str, _matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")
-]
+Name = Annotated[str, _matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")]
 
 
 class Topics(Section):
@@ -218,9 +216,7 @@ class Settings(BaseSettings):
     watchdog_s: float = Field(
         default=60, ge=5, description="offsets that stand still this long under lag end the worker"
     )
-    max_message_bytes: int = Field(
-        default=1_000_000, ge=1_000, le=100_000_000, description="of an input record"
-    )
+    max_message_bytes: int = Field(default=1_000_000, ge=1_000, le=100_000_000, description="of an input record")
     deadlines_ms: Annotated[dict[Name, Positive], BeforeValidator(_all_deadlines)] = DEADLINES_MS
     security: Security = Security()
     registry_security: RegistrySecurity = RegistrySecurity()

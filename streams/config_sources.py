@@ -138,9 +138,7 @@ def names(schema: Schema, prefix: str = "") -> Iterator[str]:
 def check_name(name: str, schema: Schema, where: str, spell: Any) -> None:
     """SettingsError if `name` is no setting, with the nearest that is one, spelt as its source spells it."""
     known = list(names(schema))
-    if name in known or any(
-        known_one.endswith(".*") and name.startswith(known_one[:-1]) for known_one in known
-    ):
+    if name in known or any(known_one.endswith(".*") and name.startswith(known_one[:-1]) for known_one in known):
         return
     known = [known_one.removesuffix(".*") for known_one in known]
     if any(known_one == name or known_one.startswith(name + ".") for known_one in known):

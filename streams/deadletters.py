@@ -28,7 +28,8 @@ MOVED = "headrace-moved"  # of an event that was sent on to its user's partition
 CUT = "headrace-cut"  # of a dead letter: how many bytes the original value has
 DONE = "headrace-brought-home"  # of a mark: offsets, comma-separated
 
-CARRIED_BYTES = 1_900_000
+SIDE_BYTES = 65_536  # of a key, and of headers: what a letter carries beside the value
+CARRIED_BYTES = 1_800_000
 CHUNK = 100  # letters held at a time, in reading and in a transaction: they may be a megabyte each
 TEXT_CHARS = 2_000
 
@@ -45,17 +46,19 @@ class RawRecord(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
-def dead_letter(
-    record: RawRecord | Message, error: BadRecord, now_ms: int, limit: int = CARRIED_BYTES
-) -> Record:
-    """The DeadLetter of a message. A value of more than `limit` bytes, as compression can bring one past the
-    topic's limit, is cut there and cannot be brought home; `carried_bytes` says how many can be carried."""
+def dead_letter(record: RawRecord | Message, error: BadRecord, now_ms: int, limit: int = CARRIED_BYTES) -> Record:
+    """The DeadLetter of a message, to be published under the letter's own key.
+
+    Compression can bring in what no topic takes once it is unpacked: a value of more than `limit` bytes, a key or
+    headers of more than SIDE_BYTES are cut there, and such a message cannot be brought home.
+    """
     topic, partition, offset, timestamp, key, value, headers = _parts(record)
     replays = sum(name == REPLAY and _number(count) for name, count in headers)
-    kept = [{"name": name, "value": content} for name, content in headers if name != REPLAY]
-    if value is not None and len(value) > limit:
-        kept.append({"name": CUT, "value": str(len(value)).encode()})
-        value = value[:limit]
+    kept = [{"name": name, "value": content} for name, content in headers if name not in (REPLAY, CUT)]
+    side = sum(len(name) + len(content or b"") for name, content in headers)
+    if len(value or b"") > limit or len(key or b"") > SIDE_BYTES or side > SIDE_BYTES:
+        kept = [*(kept if side <= SIDE_BYTES else ()), {"name": CUT, "value": str(len(value or b"")).encode()}]
+        key, value = key and key[:SIDE_BYTES], value and value[:limit]
     return {
         "topic": topic,
         "partition": partition,
@@ -75,18 +78,20 @@ def dead_letter(
 
 def carried_bytes(settings: Settings) -> int:
     """The longest value that a dead letter carries: above the inputs' limit, and within the topic's own."""
-    return 2 * max(1_048_588, settings.max_message_bytes + 4_096) - 65_536
+    return 2 * max(1_048_588, settings.max_message_bytes + 4_096) - 4 * SIDE_BYTES
+
+
+def letter_bytes(settings: Settings) -> int:
+    """What a producer of dead letters, and of what comes home, must be allowed: `message.max.bytes`."""
+    return carried_bytes(settings) + 4 * SIDE_BYTES
 
 
 def _parts(record: Any) -> tuple[str, int, int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]:
-    if not isinstance(record, Message):
-        return (
-            record.topic, record.partition, record.offset, record.timestamp, record.key, record.value,
-            record.headers,
-        )  # fmt: skip
-    _, timestamp = record.timestamp()
-    place = (record.topic(), record.partition(), record.offset(), timestamp)
-    return (*place, record.key(), record.value(), record.headers() or ())
+    if isinstance(record, Message):
+        place = (record.topic(), record.partition(), record.offset(), record.timestamp()[1])
+        return (*place, record.key(), record.value(), record.headers() or ())
+    place = (record.topic, record.partition, record.offset, record.timestamp)
+    return (*place, record.key, record.value, record.headers)
 
 
 def _number(digits: bytes | None) -> int:
@@ -244,7 +249,7 @@ class _Sender:
             self._settings,
             f"{self._settings.app_id}-replay",
             f"the replay of {self._topic}",
-            **{"message.max.bytes": carried_bytes(self._settings) + 65_536},
+            **{"message.max.bytes": letter_bytes(self._settings)},
         )
 
     def send(self, letters: Sequence[Letter]) -> None:
@@ -277,9 +282,7 @@ class _Sender:
         record = letter.record
         topic, key = record["topic"], record["key"]
         if letter.cut:
-            raise SettingsError(
-                "only its beginning is kept", todo=f"publish it to {topic} again from its source"
-            )
+            raise SettingsError("only its beginning is kept", todo=f"publish it to {topic} again from its source")
         if topic not in self._partitions:
             self._partitions[topic] = self._producer.partitions(topic)
         count = self._partitions[topic]

@@ -22,9 +22,7 @@ from streams.offsets import bounds, read_range
 from streams.partitioning import partition_for
 
 LIMIT = 64  # distinct users kept of an entity; a count of 64 says "64 or more"
-_HEAD = Struct(
-    "<BqqBB"
-)  # format, first and last time (ms), numbers of users and of frauds; their hashes follow
+_HEAD = Struct("<BqqBB")  # format, first and last time (ms), numbers of users and of frauds; their hashes follow
 _FORMAT = 1
 
 
@@ -172,9 +170,7 @@ class EntityOwner:
         states = self._joined(partition, touches, records[-1].offset) if records else {}
         return [(name, self._encode(state)) for name, state in states.items()], bad
 
-    def _joined(
-        self, partition: int, touches: Sequence[tuple[int, Record]], last: int
-    ) -> dict[bytes, Record]:
+    def _joined(self, partition: int, touches: Sequence[tuple[int, Record]], last: int) -> dict[bytes, Record]:
         """The newest states to publish, by name. Those of a repeat are in: they may never have been sent."""
         reached = self._store.position(partition)
         known = self._stored(partition, [touch for _, touch in touches])

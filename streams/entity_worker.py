@@ -56,5 +56,3 @@ class EntityWorker:
 
     def close(self) -> None:
         self._store.close()
-
-

@@ -95,7 +95,8 @@ def _with_now(history_BL: NDArray[Any], now_B: NDArray[Any] | int) -> NDArray[An
 def look_up(table: Table, rows: NDArray[np.int32]) -> NDArray[np.float32]:
     """Vectors of catalogue rows; a row newer than the table reads as unknown (row 0, all zero)."""
     if not isinstance(table, np.ndarray):
-        return table.look_up(rows)
+        vectors: NDArray[np.float32] = table.look_up(rows)
+        return vectors
     if rows.size and int(rows.max()) >= len(table):
         rows = np.where(rows < len(table), rows, 0)
     return np.take(table, rows, axis=0)
@@ -104,7 +105,8 @@ def look_up(table: Table, rows: NDArray[np.int32]) -> NDArray[np.float32]:
 def look_up_mean(table: Table, rows: NDArray[np.int32]) -> NDArray[np.float32]:
     """(B, n) catalogue rows to the mean vector of the known ones (B, D); zero where none is known."""
     if not isinstance(table, np.ndarray):
-        return table.look_up_mean(rows)
+        means: NDArray[np.float32] = table.look_up_mean(rows)
+        return means
     known = np.maximum((rows > 0).sum(axis=1, keepdims=True), 1).astype(np.float32)
     mean: NDArray[np.float32] = look_up(table, rows).sum(axis=1) / known
     return mean

@@ -16,20 +16,36 @@ QUEUED_BYTES = 4 * 1024 * 1024
 
 
 class Part:
-    """Consecutive records of one partition inside a micro-batch."""
+    """Consecutive records of one partition inside a micro-batch, in offset order."""
 
-    __slots__ = ("piece", "records", "tp")
+    __slots__ = ("pieces", "records", "tp")
 
-    def __init__(self, tp: TP, piece: Piece) -> None:
-        self.tp, self.piece = tp, piece
-        self.records: list[Record] = piece.records
+    def __init__(self, tp: TP) -> None:
+        self.tp = tp
+        self.pieces: list[Piece] = []
+        self.records: list[Record] = []
+
+    def add(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+        self.records += piece.records
+
+    def keep(self, count: int) -> list[Piece]:
+        """Keeps the first `count` records; returns what held the others."""
+        del self.records[count:]
+        rest = []
+        for piece in self.pieces:
+            kept = min(count, len(piece))
+            count -= kept
+            rest.append(Piece(piece.entry, piece.start + kept, piece.stop))
+            piece.stop = piece.start + kept
+        return [piece for piece in rest if len(piece)]
 
     def __len__(self) -> int:
         return len(self.records)
 
 
 class MicroBatch:
-    """What the engine gets at once; a partition may be in it with several parts, in offset order.
+    """What the engine gets at once: of each partition at most one part.
 
     Call `computed` when the engine is free again, `done` when all outputs of all events are acknowledged.
     """
@@ -130,26 +146,28 @@ class Intake:
         queues = self._ready()
         if not queues or not self._due(queues):
             return None
-        parts = [Part(tp, piece) for tp, piece in cut(queues, self.max_events, self._turn)]
+        parts: dict[TP, Part] = {}
+        for tp, piece in cut(queues, self.max_events, self._turn):
+            parts.setdefault(tp, Part(tp)).add(piece)
         self._turn += 1
         self._computing += 1
         self._unfinished += 1
         for queue in queues:
             self._regulate(queue)
-        return MicroBatch(parts, self)
+        return MicroBatch(list(parts.values()), self)
 
     def park(self, part: Part, start: int) -> None:
         """Gives back a part's records from index `start` on, and holds its partition until `unpark`.
 
         The part keeps those before. For what cannot be decoded now, such as a schema that only the registry
-        knows, which is away. Give back the partition's later parts in the same micro-batch too, from index 0.
+        knows, which is away.
         """
-        rest = Piece(part.piece.entry, part.piece.start + start, part.piece.stop)
-        part.piece.stop = rest.start
-        del part.records[start:]
-        queue = self._put(part.tp, rest)
-        queue.parked = True
-        self._regulate(queue)
+        for piece in part.keep(start):
+            self._put(part.tp, piece)
+        if self._dropped is None:
+            queue = self._queues.setdefault(part.tp, Queue(part.tp))
+            queue.parked = True
+            self._regulate(queue)
 
     def unpark(self, tp: TP) -> None:
         if queue := self._queues.get(tp):
@@ -188,15 +206,13 @@ class Intake:
 
     # -- inside
 
-    def _put(self, tp: TP, piece: Piece) -> Queue:
+    def _put(self, tp: TP, piece: Piece) -> None:
         if self._dropped is not None:
             self._dropped[id(piece.entry.batch)] = piece.entry.batch
-            return Queue(tp)
+            return
         queue = self._queues.setdefault(tp, Queue(tp))
-        if len(piece):
-            queue.put(piece)
-            self._regulate(queue)
-        return queue
+        queue.put(piece)
+        self._regulate(queue)
 
     def _ready(self) -> list[Queue]:
         if self._held:
@@ -233,8 +249,8 @@ class Intake:
         self._changed.set()
 
     def _done(self, batch: MicroBatch) -> None:
-        for part in batch.parts:
-            part.piece.entry.finished(part.piece.start, part.piece.stop)
+        for piece in (piece for part in batch.parts for piece in part.pieces):
+            piece.entry.finished(piece.start, piece.stop)
         self._unfinished -= 1
         if not self._unfinished:
             self._idle.set()

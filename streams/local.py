@@ -141,9 +141,7 @@ class LocalBroker(JavaServer):
             str(self._server_properties),
         ]
         # A run of a second: the second compiler would only get in the way.
-        done = run_java(
-            ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *self._java_options(jars), *arguments]
-        )
+        done = run_java(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *self._java_options(jars), *arguments])
         if done.returncode:
             raise BrokerUnavailable(
                 f"Kafka could not format its data folder: {last_words(done.stdout + done.stderr)}",

@@ -54,7 +54,7 @@ def kafka_error(error: KafkaError, where: str) -> HeadraceError:
 
 
 def plain_consumer(settings: Settings, group: str = "", conf: Mapping[str, Any] | None = None) -> Consumer:
-    """A consumer to `assign`, tuned to read much at a time: a queue of 32 MB and no more."""
+    """A consumer to `assign`, tuned to read much at a time: a queue of 16 MB and no more."""
     return Consumer(
         {
             **settings.librdkafka(),
@@ -67,10 +67,12 @@ def plain_consumer(settings: Settings, group: str = "", conf: Mapping[str, Any] 
             "auto.offset.reset": "error",
             # The end of a log is known only by an empty answer: do not wait long for it.
             "fetch.wait.max.ms": 20,
-            "queued.min.messages": 50_000,
-            "queued.max.messages.kbytes": 32_768,
-            "fetch.message.max.bytes": 8_388_608,
-            "fetch.max.bytes": 33_554_432,
+            # Full queues are looked at again soon: the default, a second, would be most of a restore.
+            "fetch.queue.backoff.ms": 5,
+            "queued.min.messages": 20_000,
+            "queued.max.messages.kbytes": 16_384,
+            "fetch.message.max.bytes": 2_097_152,
+            "fetch.max.bytes": 8_388_608,
             "reconnect.backoff.max.ms": 1_000,
             "logger": log,
             **(conf or {}),
@@ -100,9 +102,7 @@ def committed(settings: Settings, group: str, places: Iterable[Place]) -> dict[P
     return {(item.topic, item.partition): item.offset for item in found if item.offset >= 0}
 
 
-def bounds(
-    settings: Settings, places: Iterable[Place], timeout_s: float | None = None
-) -> dict[Place, tuple[int, int]]:
+def bounds(settings: Settings, places: Iterable[Place], timeout_s: float | None = None) -> dict[Place, tuple[int, int]]:
     """First offset and end (the offset after the last committed record) of each place.
 
     A transaction that is still open counts as not there: the end is where a read_committed reader stops. The
@@ -141,9 +141,7 @@ def _asked(ask: Callable[[float], Answer | None], where: str, timeout_s: float |
         else:
             if answer is not None:
                 return answer
-    raise refusal or BrokerUnavailable(
-        f"no answer in {patience:.1f} s", where=where, todo="look at the broker"
-    )
+    raise refusal or BrokerUnavailable(f"no answer in {patience:.1f} s", where=where, todo="look at the broker")
 
 
 def read_range(
@@ -227,16 +225,12 @@ def _records(messages: Sequence[Message], position: int, end: int, where: str) -
 
 
 # What librdkafka mends by itself while a consumer goes on.
-PASSING = frozenset(
-    {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT}
-)
+PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
 
 def topic_id(settings: Settings, topic: str) -> str:
     """Kafka's own id of a topic: one made anew under the same name has another. Fit to name local copies."""
     admin = AdminClient({**settings.librdkafka(), "logger": log})
     names = TopicCollection([topic])
-    found = _asked(
-        lambda seconds: admin.describe_topics(names, request_timeout=seconds)[topic].result(), topic
-    )
+    found = _asked(lambda seconds: admin.describe_topics(names, request_timeout=seconds)[topic].result(), topic)
     return str(found.topic_id)

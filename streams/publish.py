@@ -53,9 +53,7 @@ class Validation:
     def __init__(self, settings: Settings, contract: TopicContract, registry: Registry) -> None:
         self._contract, self._limit = contract, settings.max_message_bytes
         self._encode = Encoder(registry, contract.name, contract.contract)
-        self._event: EventType | None = next(
-            (kind for kind in EVENT_TYPES if kind.schema == contract.contract), None
-        )
+        self._event: EventType | None = next((kind for kind in EVENT_TYPES if kind.schema == contract.contract), None)
 
     def __call__(self, row: Row) -> Message:
         if isinstance(row.value, BadRecord):
@@ -64,9 +62,7 @@ class Validation:
             return self._message(row.value)
         except BadRecord as error:
             place = f"{row.where}, {error.where}" if error.where else row.where
-            raise BadRecord(
-                error.code, error.what, where=place, expected=error.expected, todo=error.todo
-            ) from error
+            raise BadRecord(error.code, error.what, where=place, expected=error.expected, todo=error.todo) from error
 
     def _message(self, value: Any) -> Message:
         record = from_json(self._contract.contract, value)
@@ -127,9 +123,7 @@ def _send_all(sending: "Sending", messages: Iterable[Message]) -> None:
         ) from error
 
 
-def validated(
-    rows: Iterable[Row], validate: Validation, summary: Summary, skip_bad: bool
-) -> Iterator[Message]:
+def validated(rows: Iterable[Row], validate: Validation, summary: Summary, skip_bad: bool) -> Iterator[Message]:
     for row in rows:
         summary.rows += 1
         try:

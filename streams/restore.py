@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-
 from confluent_kafka import Message
 from numpy.typing import NDArray
 
@@ -20,8 +19,9 @@ from streams.config import Settings
 from streams.events import Record
 from streams.offsets import bounds, committed, read_range
 from streams.recovery import Cut, horizon, processing_order
-from streams.scoring import RawRecord, Scorer, Work
+from streams.scoring import Scorer
 from streams.store import UserStore
+from streams.work import RawRecord, Work
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Stored:
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes]]
+    headers: Any
 
 
 @dataclass(slots=True)
@@ -75,14 +75,10 @@ class Recovery:
         read = committed(self._settings, self._settings.app_id, places)
         if frontier is None:
             frontier = Frontier(tuple(found[place][0] for place in places), {}, now_ms)
-        start = [
-            max(read.get(place, stood), stood) for place, stood in zip(places, frontier.inputs, strict=True)
-        ]
+        start = [max(read.get(place, stood), stood) for place, stood in zip(places, frontier.inputs, strict=True)]
         for topic, (stood, end) in enumerate(zip(frontier.inputs, start, strict=True)):
             self._fast_forward(topic, partition, stood, end)
-        scores = {
-            task: max(frontier.scores.get(task, 0), found[topic, partition][0]) for task, topic in tasks.items()
-        }
+        scores = {task: max(frontier.scores.get(task, 0), found[topic, partition][0]) for task, topic in tasks.items()}
         said = dict(self._said(partition, scores, {t: found[topic, partition][1] for t, topic in tasks.items()}, start))
         restored = Restored(start, scores, said=said)
         if said:
@@ -121,7 +117,10 @@ class Recovery:
 
     @staticmethod
     def _order(
-        events: Sequence[Record], topic: Sequence[int], raw: Sequence[RawRecord], said: Mapping[tuple[int, int, int], Record]
+        events: Sequence[Record],
+        topic: Sequence[int],
+        raw: Sequence[RawRecord],
+        said: Mapping[tuple[int, int, int], Record],
     ) -> NDArray[np.int64]:
         scores = [said.get((kind, r.partition, r.offset)) for kind, r in zip(topic, raw, strict=True)]
         cuts = [_cut(score) if score else None for score in scores]

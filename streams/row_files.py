@@ -119,6 +119,4 @@ def _plain(value: Any) -> Any:
 
 
 def _not_parquet(path: Path, reason: str) -> SettingsError:
-    return SettingsError(
-        f"the Parquet file cannot be read: {reason}", where=str(path), expected="a whole Parquet file"
-    )
+    return SettingsError(f"the Parquet file cannot be read: {reason}", where=str(path), expected="a whole Parquet file")

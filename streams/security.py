@@ -65,9 +65,7 @@ class Security(Certificates):
         if self.sasl and not named:
             raise ValueError(f"username and password with protocol {self.protocol}")
         if not self.sasl and (self.username is not None or self.password is not None):
-            raise ValueError(
-                f"protocol SASL_SSL or SASL_PLAINTEXT with a username; {self.protocol} sends none"
-            )
+            raise ValueError(f"protocol SASL_SSL or SASL_PLAINTEXT with a username; {self.protocol} sends none")
         if not self.tls and (self.ca_file or self.cert_file):
             raise ValueError(f"protocol SSL or SASL_SSL with a certificate file; {self.protocol} uses none")
         return self

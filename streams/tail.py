@@ -51,11 +51,7 @@ def tail(
     """
     until = clock() + seconds if seconds is not None else None
     with consumer(settings) as client:
-        places = [
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in partitions(settings, client, topic)
-        ]
+        places = [TopicPartition(topic, number) for topic in topics for number in partitions(settings, client, topic)]
         client.assign(places)
         ends: dict[TopicPartition, int] = client.end_offsets(places)
         starts = client.beginning_offsets(places) if from_beginning else ends
@@ -79,9 +75,7 @@ class Reader:
     """Messages to JSON rows: topic, partition, offset, timestamp, key, value, or `error` in its place."""
 
     def __init__(self, contracts: Sequence[TopicContract], registry: Registry) -> None:
-        self._decoders = {
-            each.name: Decoder(registry, each.contract) if each.contract else None for each in contracts
-        }
+        self._decoders = {each.name: Decoder(registry, each.contract) if each.contract else None for each in contracts}
 
     def __call__(self, message: Message) -> dict[str, Any]:
         """Raises RegistryUnavailable. What cannot be decoded is shown with its bytes, in base64."""
@@ -120,10 +114,8 @@ def words(contract: str, value: Mapping[str, Any]) -> str:
     describe = WORDS.get(contract)
     if describe is None:
         return " ".join(f"{name}={part}" for name, part in value.items() if part not in (None, [], {}))
-    mark = (
-        f", {value['fallback']} fallback" if value.get("fallback") else ", late" if value.get("late") else ""
-    )
-    return describe(value) + mark
+    late = ", late" if value.get("late") else ""
+    return describe(value) + (f", not by the model: {value['fallback']}" if value.get("fallback") else late)
 
 
 def _fraud(score: Mapping[str, Any]) -> str:

@@ -142,18 +142,14 @@ def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     if not any(accepts(address) for address in settings.brokers.split(",")):
         raise BrokerUnavailable("no broker listens", where=settings.brokers, todo=NO_BROKER)
     try:
-        client = KafkaAdminClient(
-            **settings.kafka_python(), bootstrap_timeout_ms=10_000, client_id=settings.app_id
-        )
+        client = KafkaAdminClient(**settings.kafka_python(), bootstrap_timeout_ms=10_000, client_id=settings.app_id)
         try:
             yield client
         finally:
             client.close()
     except KafkaError as error:
         if getattr(error, "retriable", False):
-            raise BrokerUnavailable(
-                f"no broker answered: {error}", where=settings.brokers, todo=NO_BROKER
-            ) from error
+            raise BrokerUnavailable(f"no broker answered: {error}", where=settings.brokers, todo=NO_BROKER) from error
         raise SettingsError(f"the broker refused: {error}", where=settings.brokers) from error
 
 

@@ -9,122 +9,17 @@ Faust fetches, delivers and rebalances as always. Differences that surprise:
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 from faust.transport.drivers import TRANSPORTS, aiokafka
 from faust.types import TP, ConsumerMessage, Message
 from mode.utils.futures import notify
 
 from schemas.errors import ProduceFailed
 from streams.batches import Ledger, RecordBatch
-from streams.config import Settings
-from streams.lease import Lease
+from streams.consumer_thread import ConsumerThread, Host
 
 SCHEME = "kafkabatch"
-#: Of each partition in one fetch: bounds memory, and how much a pause throws away.
-FETCH_BYTES_PER_PARTITION = 256 * 1024
-FETCH_BYTES = 16 * 1024 * 1024
-#: An idle fetch waits this long at the broker; a resumed partition waits for the running one at most.
-FETCH_WAIT_MS = 100
-HEARTBEATS_PER_SESSION = 10
-
-
-class Host(Protocol):
-    """What the transport needs of its app beside Faust's own."""
-
-    settings: Settings
-    lease: Lease
-    crashed: bool
-
-    async def release(self) -> None:
-        """No more batches come. Returns when all that were handed to the scoring loop are finished."""
-
-
-class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
-    """aiokafka's consumer in its own thread and loop, so that heartbeats go on while the app computes."""
-
-    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
-        conf, settings = self.app.conf, cast(Host, self.app).settings
-        session_ms = int(settings.session_timeout_s * 1000)
-        self._assignor = self.app.assignor
-        return AIOKafkaConsumer(
-            **settings.aiokafka(),
-            client_id=conf.broker_client_id,
-            group_id=conf.id,
-            partition_assignment_strategy=[self._assignor],
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_poll_records=conf.broker_max_poll_records,
-            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
-            max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
-            fetch_max_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            request_timeout_ms=int(conf.broker_request_timeout * 1000),
-            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=session_ms // HEARTBEATS_PER_SESSION,
-        )
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        self._watch_membership(self._ensure_consumer()._coordinator, cast(Host, self.app).lease)
-
-    def _watch_membership(self, coordinator: Any, lease: Lease) -> None:
-        heartbeat, reset = coordinator._do_heartbeat, coordinator.reset_generation
-
-        async def beat() -> bool:
-            sent_at = lease.clock()
-            answered: bool = await heartbeat()
-            if answered:
-                lease.renew(sent_at)
-            return answered
-
-        def leave() -> None:
-            lease.lose("it is unknown there, or of an old generation")
-            reset()
-
-        coordinator._do_heartbeat, coordinator.reset_generation = beat, leave
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Rewinds every partition, also one that has nothing committed: that one to its start.
-
-        aiokafka leaves such a partition where it is, behind records that were fetched and then dropped.
-        """
-        committed: Mapping[TP, int] = await self.call_thread(self._rewind)
-        return committed
-
-    async def _rewind(self) -> Mapping[TopicPartition, int | None]:
-        consumer = self._ensure_consumer()
-        partitions = list(consumer.assignment())
-        offsets = await asyncio.gather(*[consumer.committed(tp) for tp in partitions])
-        committed = dict(zip(partitions, offsets, strict=True))
-        for tp, offset in committed.items():
-            if offset is not None:
-                consumer.seek(tp, offset)
-        if unread := [tp for tp, offset in committed.items() if offset is None]:
-            await consumer.seek_to_beginning(*unread)
-        return committed
-
-    def set_paused(self, tp: TP, paused: bool) -> None:
-        """From any thread. aiokafka drops what it had prefetched of a paused one, and reads it again."""
-        self.thread_loop.call_soon_threadsafe(self._set_paused, TopicPartition(*tp), paused)
-
-    def _set_paused(self, tp: TopicPartition, paused: bool) -> None:
-        consumer = self._ensure_consumer()
-        if tp in consumer.assignment():
-            (consumer.pause if paused else consumer.resume)(tp)
-
-    async def on_thread_stop(self) -> None:
-        # aiokafka awaits the fetches that it has itself cancelled, and stops there if the broker is away.
-        try:
-            await super().on_thread_stop()
-        except asyncio.CancelledError:
-            await self._ensure_consumer()._client.close()
-
-    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
-        self.log.error(msg.format(*fmt))
 
 
 class Consumer(aiokafka.Consumer):
@@ -196,10 +91,10 @@ class Consumer(aiokafka.Consumer):
 
     def pause(self, tp: TP) -> None:
         """No more of this partition until `resume` or the next assignment. A fetch under way still comes."""
-        self._thread.set_paused(tp, True)  # type: ignore[attr-defined]
+        cast(ConsumerThread, self._thread).set_paused(tp, True)
 
     def resume(self, tp: TP) -> None:
-        self._thread.set_paused(tp, False)  # type: ignore[attr-defined]
+        cast(ConsumerThread, self._thread).set_paused(tp, False)
 
     def on_buffer_full(self, tp: TP) -> None:
         """Not needed: the channel is shallow, and the intake pauses what it cannot hold."""
@@ -291,8 +186,14 @@ class Consumer(aiokafka.Consumer):
 class Producer(aiokafka.Producer):
     """Faust's producer, which nothing here may use: it tells nobody that a send was refused."""
 
+    async def on_start(self) -> None:
+        """Connects to nothing."""
+
     async def send(self, topic: str, *args: Any, **kwargs: Any) -> Any:
         raise ProduceFailed("Faust's own producer is not used", where=topic, todo="use streams.producer")
+
+    def send_soon(self, fut: Any) -> None:
+        raise ProduceFailed("Faust's own producer is not used", todo="use streams.producer")
 
     async def flush(self) -> None: ...
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.catalog import UNKNOWN_ROW
+from streams.catalog import TEXT_DIMS, UNKNOWN_ROW
 from streams.events import Record
 
 
@@ -44,7 +44,9 @@ def catalogue_vectors(
             row = rows[kind, ident] = following
             following += 1
         vector = vectors[text].tobytes()
-        out.append({"id": ident, "kind": kind, "row": row, "encoder": encoder.version, "digest": digest, "vector": vector})
+        out.append(
+            {"id": ident, "kind": kind, "row": row, "encoder": encoder.version, "digest": digest, "vector": vector}
+        )
     return out
 
 
@@ -62,3 +64,22 @@ def _texts(items: Iterable[Record], ads: Iterable[Record]) -> Iterator[tuple[str
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class HashingEncoder:
+    """Words hashed to random directions and summed (Weinberger et al. 2009): a stand-in where no text encoder is at hand.
+
+    Texts that share words are near each other; nothing is known of meaning.
+    """
+
+    version = "hashed-words-1"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, 384) vectors of length 1; an empty text gets the vector of the empty word."""
+        vectors = np.zeros((len(texts), TEXT_DIMS), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split() or [""]:
+                seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+                vectors[row] += np.random.default_rng(seed).standard_normal(TEXT_DIMS, np.float32)
+        norms: NDArray[np.float32] = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / norms

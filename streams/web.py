@@ -15,9 +15,7 @@ from streams.metrics import Metrics
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def application(
-    provider: Provider, metrics: Metrics, limit_s: float, clock: Clock = time.monotonic
-) -> web.Application:
+def application(provider: Provider, metrics: Metrics, limit_s: float, clock: Clock = time.monotonic) -> web.Application:
     """`limit_s`: how long offsets may stand still under lag, as for the watchdog."""
     watchdog = Watchdog(limit_s)
 

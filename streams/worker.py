@@ -15,7 +15,7 @@ from faust.types import TP
 from schemas.confluent import ConfluentRegistry
 from schemas.errors import RegistryUnavailable
 from schemas.wire import Decoder
-from streams.app import App, check_topics, make_app, run_app
+from streams.app import App, check_topics, make_app, until_stopped
 from streams.catalog import Catalogue
 from streams.changelog import Changelog, Frontier
 from streams.codecs import make_codecs, make_names
@@ -28,13 +28,15 @@ from streams.health import Pulse, Status, Track, Watch, Watchdog
 from streams.intake import Intake, MicroBatch
 from streams.live import CatalogueFeed, LiveReleases
 from streams.metrics import Metrics
+from streams.outputs import Counts
 from streams.producer import Acknowledged, Output, Producer
 from streams.restore import Recovery, until_it_works
-from streams.scoring import Outgoing, Scorer, Work
+from streams.scoring import Scorer
 from streams.state import UserState
 from streams.store import UserStore
 from streams.tasks import make_task
 from streams.web import Server, application
+from streams.work import Outgoing, Work
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,17 @@ START_TIMEOUT_S = 60.0
 def run(settings: Settings) -> None:
     """Runs one worker until SIGTERM or SIGINT. Raises what ended it: the caller exits non-zero."""
     check_topics(settings, settings.topics.inputs, together=True)
+    asyncio.run(_main(settings))
+
+
+async def _main(settings: Settings) -> None:
     worker = Worker(settings, make_app(settings))
+    beside = asyncio.ensure_future(worker.serve())
     try:
-        run_app(worker.app)
+        await until_stopped(worker.app)
     finally:
+        beside.cancel()
+        await asyncio.wait([beside])
         worker.close()
 
 
@@ -81,28 +90,32 @@ class Worker:
         self._background: set[asyncio.Future[Any]] = set()
         self._closers: list[Callable[[], None]] = [self.engines.shutdown, self.builds.shutdown, self.changelog.close]
         app.on_assigned(self.restore)
-        app.task(self._serve)
         self._ready = asyncio.Event()
 
     # -- start -----------------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        """Everything beside the intake: started with the app, ended by it."""
+    async def serve(self) -> None:
+        """Everything beside the app: health first, then what scoring stands on, then the loops. Until cancelled."""
         loop = asyncio.get_running_loop()
-        watch = Watch(
-            self, Watchdog(self.settings.watchdog_s), time.monotonic, Pulse(loop.call_soon_threadsafe)
-        )
+        watch = Watch(self, Watchdog(self.settings.watchdog_s), time.monotonic, Pulse(loop.call_soon_threadsafe))
         page = application(self, self.metrics, self.settings.watchdog_s)
         async with Server(page, self.settings.web) as server:
             log.info("health and metrics on %s:%d", self.settings.web.host, server.port)
             watch.start()
             self._closers.append(watch.stop)
             await self._guard(self._prepare())
+            if not self._ready.is_set():
+                return
             for part in (self._score(), self._flush_always(), self._unpark_always(), self._report_always()):
                 self._spawn(part)
             assert self.producer is not None
             self._spawn(self.entity_worker.run(self.producer))
-            await self.app.wait_until_stopped()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for part in list(self._background):
+                    part.cancel()
+                await self.producer.close(abandon=True)
 
     async def _prepare(self) -> None:
         """Registry, catalogue, engines: whatever is away is waited for, and said."""
@@ -145,7 +158,8 @@ class Worker:
 
     async def restore(self, assigned: set[TP], kept: set[TP]) -> None:
         """Before records flow: brings the state of new partitions up, and lets go of the others."""
-        await self._ready.wait()
+        if (await self.app.wait(self._ready)).stopped:
+            return
         assert self.scorer is not None
         inputs = set(self.names.inputs)
         mine = {tp.partition for tp in assigned if tp.topic in inputs}
@@ -231,13 +245,13 @@ class Worker:
         """Scores a window and sends its two waves; returns when all is acknowledged."""
         assert self.scorer is not None
         await self._infer(work)
-        await self._send_all(*self.scorer.outputs(work))
+        await self._send_all(*self.scorer.outputs.waves(work))
 
     async def _finish(self, batch: MicroBatch, work: Work) -> None:
         assert self.scorer is not None
         try:
             started = time.perf_counter()
-            first, second = self.scorer.outputs(work)
+            first, second = self.scorer.outputs.waves(work)
             encoded = time.perf_counter()
             self.metrics.encode.observe(encoded - started)
             await self._send_all(first, second, work)
@@ -344,8 +358,8 @@ class Worker:
 
     def _report(self) -> None:
         assert self.scorer is not None
-        counts, metrics = self.scorer.counts, self.metrics
-        self.scorer.counts = type(counts)()
+        counts, metrics = self.scorer.outputs.counts, self.metrics
+        self.scorer.outputs.counts = Counts()
         for code, count in counts.dead.items():
             metrics.dead_letters.labels(code).inc(count)
         for task, count in counts.scored.items():
@@ -357,7 +371,9 @@ class Worker:
         metrics.duplicates.inc(counts.duplicates)
         status = self.status()
         metrics.set_parked(self.intake.parked)
-        metrics.set_releases({task: (slot.live.release, slot.live.engine_name) for task, slot in self.live.slots.items()})
+        metrics.set_releases(
+            {task: (slot.live.release, slot.live.engine_name) for task, slot in self.live.slots.items()}
+        )
         metrics.users.set(len(self.scorer.state))
         del status
 
@@ -380,7 +396,7 @@ class Worker:
             await part
         except asyncio.CancelledError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  whatever it was, it ends the process
             log.critical("the worker ends: %s", error)
             self.app._crash(error)
 

@@ -35,14 +35,12 @@ def store() -> ReleaseStore:
 def model(task: str) -> HeadraceModel:
     torch.manual_seed(7)
     made = HeadraceModel(HeadraceConfig(task=task, **SMALL))
-    made.eval()  # type: ignore[no-untyped-call]
+    made.eval()
     return made
 
 
 @cache
 def release(task: str) -> Release:
     with tempfile.TemporaryDirectory() as folder:
-        description = export(
-            model(task), Path(folder), calibration={"a": 0.9, "b": -0.1}, settings={"mean": 0.1}
-        )
+        description = export(model(task), Path(folder), calibration={"a": 0.9, "b": -0.1}, settings={"mean": 0.1})
         return store().publish(task, Path(folder), description)

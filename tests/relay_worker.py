@@ -1,11 +1,9 @@
 """The smallest worker, run as a process by the tests: every input record becomes one output, nothing else.
-An output's key is the input's place, `topic/partition/offset`, so that a test can count lost and repeated ones."""
+An output's key is its input's place, `topic/partition/offset`: a test can count what is lost or repeated."""
 
 import asyncio
 import json
 import logging
-import os
-import signal
 import sys
 from typing import Any
 
@@ -55,11 +53,10 @@ def main(arguments: dict[str, Any]) -> None:
 
     app.on_assigned(assigned)
 
-    @app.task
-    async def _score() -> None:
-        await score(app, intake, arguments["output"], arguments.get("pause_s", 0.0))
+    async def scoring() -> None:
+        await score(app, intake, arguments["output"], arguments["pause_s"])
 
-    signal.signal(signal.SIGUSR1, lambda *_: os._exit(99))
+    app.task(scoring)
     try:
         run_app(app)
     except HeadraceError as error:

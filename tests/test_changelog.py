@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import BrokerUnavailable, Fenced, FrontierTooOld, ProduceFailed, SettingsError, StateError
-from streams.changelog import Changelog, Frontier, Rows
+from streams.changelog import Changelog, Frontier, Rows, Store
 from streams.config import Settings
 from streams.local import LocalBroker
 from streams.offsets import bounds, read_range
 from streams.ports import free_port
+from streams.store import UserStore
 from streams.topics import create_topics
 
 FRONTIER = Frontier((10, 20, 30), {"fraud": 5}, 1_700_000_000_000)
@@ -69,9 +70,7 @@ def log_of(settings: Settings) -> list[bytes]:
     return [message.key() for batch in read_range(settings, topic, 0, 0, end) for message in batch]
 
 
-def restored(
-    changelog: Changelog, copy: Copy, progress: Callable[[int, int], None] | None = None
-) -> Frontier | None:
+def restored(changelog: Changelog, copy: Store, progress: Callable[[int, int], None] | None = None) -> Frontier | None:
     """What a worker does that takes partition 0 over."""
     changelog.acquire(0)
     return changelog.restore(0, copy, progress)
@@ -89,9 +88,7 @@ def test_a_frontier_survives_packing(frontier: Frontier) -> None:
     assert Frontier.unpack(frontier.pack()) == frontier
 
 
-@pytest.mark.parametrize(
-    "packed", [b"", b"\xff", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "inputs": 3}']
-)
+@pytest.mark.parametrize("packed", [b"", b"\xff", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "inputs": 3}'])
 def test_a_frontier_of_another_format_is_refused(packed: bytes) -> None:
     with pytest.raises(StateError, match=r"state\.users"):
         Frontier.unpack(packed, "state.users[0]")
@@ -157,6 +154,19 @@ def test_a_copy_continues_from_its_position(changelog: Changelog) -> None:
     changelog.flush(0, rows("bob"), at(2))
     assert restored(changelog, copy) == at(2)
     assert copy.rows == {b"ann": b"untouched", b"bob": b"row"}
+
+
+def test_the_worker_s_own_store_is_restored_continued_and_dropped(changelog: Changelog, tmp_path: Path) -> None:
+    store = UserStore(tmp_path / "users")
+    changelog.flush(0, rows("ann", "bob", "cem"), at(1))
+    assert restored(changelog, store) == at(1)
+    changelog.flush(0, [(b"ann", None), *rows("bob", value=b"new")], at(2))
+    assert restored(changelog, store) == at(2)
+    assert store.get_many(0, [b"ann", b"bob", b"cem"]) == [None, b"new", b"row"]
+    store.write(0, rows("stranger"), 1_000)
+    assert restored(changelog, store) == at(2)
+    assert store.get_many(0, [b"ann", b"bob", b"cem", b"stranger"]) == [None, b"new", b"row", None]
+    store.close()
 
 
 def test_a_copy_of_another_log_is_dropped(changelog: Changelog) -> None:
@@ -267,9 +277,7 @@ def test_a_predecessor_that_died_amid_a_flush_leaves_nothing(settings: Settings)
     log.close()
 
 
-def test_a_refused_row_undoes_the_flush_and_the_next_may_follow(
-    changelog: Changelog, settings: Settings
-) -> None:
+def test_a_refused_row_undoes_the_flush_and_the_next_may_follow(changelog: Changelog, settings: Settings) -> None:
     changelog.flush(0, rows("ann"), at(1))
     with pytest.raises(ProduceFailed, match=r"state\.users\[0\]"):
         changelog.flush(0, [*rows("bob"), (b"cem", bytes(2_000_000))], at(2))

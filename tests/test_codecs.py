@@ -86,9 +86,7 @@ def test_a_field_left_out_takes_its_default() -> None:
     ],
 )
 def test_a_record_that_is_not_of_the_schema_is_refused_with_its_field(record: Any, path: str) -> None:
-    line = record_of(
-        [field("price", "int"), field("kind", {"type": "enum", "name": "K", "symbols": ["a"]})], "L"
-    )
+    line = record_of([field("price", "int"), field("kind", {"type": "enum", "name": "K", "symbols": ["a"]})], "L")
     items = {"type": "array", "items": {**line, "namespace": "x"}}
     write = compile_writer(record_of([field("user", "string"), field("lines", items)]))
     with pytest.raises((LookupError, TypeError, ValueError, AttributeError, OverflowError)) as caught:
@@ -97,9 +95,7 @@ def test_a_record_that_is_not_of_the_schema_is_refused_with_its_field(record: An
 
 
 def test_numpy_numbers_are_written_as_what_they_are() -> None:
-    schema = record_of(
-        [field("n", "int"), field("m", "long"), field("p", {"type": "array", "items": "float"})]
-    )
+    schema = record_of([field("n", "int"), field("m", "long"), field("p", {"type": "array", "items": "float"})])
     numbers = {"n": np.uint8(200), "m": np.int32(2**31 - 1), "p": np.array([0.5, 2], np.float32)}
     assert read(schema, schema, numbers) == {"n": 200, "m": 2**31 - 1, "p": [0.5, 2.0]}
 

@@ -37,15 +37,11 @@ def follow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
         compacted.stop()
 
 
-def publish(
-    settings: Settings, topic: str, *records: tuple[bytes, bytes | None], partition: int = -1
-) -> None:
+def publish(settings: Settings, topic: str, *records: tuple[bytes, bytes | None], partition: int = -1) -> None:
     refused: list[KafkaError] = []
     producer = Producer(settings.librdkafka())
     for key, value in records:
-        producer.produce(
-            topic, value, key, partition, lambda error, _: refused.append(error) if error else None
-        )
+        producer.produce(topic, value, key, partition, lambda error, _: refused.append(error) if error else None)
     assert producer.flush(60) == 0
     assert refused == []
 
@@ -158,9 +154,7 @@ def test_a_fault_of_apply_is_raised_to_who_waits(settings: Settings, follow: Fol
         compacted.wait_current(20)
 
 
-def test_a_topic_that_does_not_exist_yet_is_waited_for(
-    fresh_settings: Callable[..., Settings], follow: Follow
-) -> None:
+def test_a_topic_that_does_not_exist_yet_is_waited_for(fresh_settings: Callable[..., Settings], follow: Follow) -> None:
     settings, table = fresh_settings(create=False), Table()
     compacted = follow(settings, settings.topics.releases, table.apply)
     with pytest.raises(SettingsError, match=r"models\.releases.*headrace topics create"):

@@ -32,9 +32,7 @@ def test_a_contract_is_fully_compatible_with_all_that_were_released(name: str) -
 def test_a_changed_contract_is_released_under_the_next_number(name: str) -> None:
     numbers = sorted(int(path.stem) for path in (RELEASED / name).iterdir())
     assert numbers == list(range(1, len(numbers) + 1))
-    assert released(name)[-1] == catalog.load(name), (
-        f"copy the contract to {RELEASED / name}/{numbers[-1] + 1}.avsc"
-    )
+    assert released(name)[-1] == catalog.load(name), f"copy the contract to {RELEASED / name}/{numbers[-1] + 1}.avsc"
 
 
 def field(schema: dict[str, Any], name: str) -> dict[str, Any]:

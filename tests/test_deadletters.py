@@ -23,6 +23,7 @@ from streams.deadletters import (
     Selection,
     carried_bytes,
     dead_letter,
+    letter_bytes,
     notice,
 )
 from streams.offsets import bounds, places, read_range
@@ -143,11 +144,27 @@ def test_a_value_above_the_limit_is_cut_and_says_how_long_it_was() -> None:
     assert not Letter(0, 0, dead_letter(Raw(value=bytes(100)), BROKEN, NOON_MS, limit=100)).cut
 
 
+@pytest.mark.parametrize(
+    "record", [Raw(key=bytes(900_000)), Raw(headers=[("h", bytes(900_000))]), Raw(value=bytes(50_000_000))]
+)
+def test_a_letter_always_fits_its_topic(record: Raw) -> None:
+    settings, registry = Settings(), MemoryRegistry()
+    letter = dead_letter(record, BROKEN, NOON_MS, carried_bytes(settings))
+    encoded = Encoder(registry, "deadletters", "dead_letter")(letter)
+    assert len(encoded) + len(letter["key"]) < letter_bytes(settings)
+    assert Letter(0, 0, letter).cut
+
+
+def test_a_stranger_cannot_pretend_that_a_message_was_cut() -> None:
+    assert not Letter(0, 0, dead_letter(Raw(headers=((CUT, b"5"),)), BROKEN, NOON_MS)).cut
+
+
 @pytest.mark.parametrize("limit", [1_000, 1_000_000, 20_000_000])
 def test_what_an_input_topic_takes_can_be_carried(limit: int) -> None:
     settings = Settings(max_message_bytes=limit)
     limits = {spec.name: int(spec.config.get("max.message.bytes", 0)) for spec in topic_specs(settings)}
-    assert limits["events.orders"] <= carried_bytes(settings) < limits["deadletters"] - 60_000
+    assert limits["events.orders"] <= carried_bytes(settings)
+    assert letter_bytes(settings) <= limits["deadletters"]
 
 
 def test_letters_are_found_by_reason_topic_and_time(desk: Desk) -> None:
@@ -214,7 +231,8 @@ def test_each_letter_is_brought_home_once(desk: Desk) -> None:
 
 def test_a_replay_that_dies_goes_on_where_it_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.write(*(raw(desk, number, key=b"ann") for number in range(350)))
-    send, calls = TransactionalProducer.send, []
+    send = TransactionalProducer.send
+    calls: list[None] = []
 
     def dying(self: TransactionalProducer, records: Any, last: Any) -> int:
         calls.append(None)

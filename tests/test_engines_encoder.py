@@ -54,12 +54,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "intermediate_size": 64,
     }
     config = BertConfig(vocab_size=len(vocabulary), **sizes)
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    tokenizer.post_processor = TemplateProcessing(
-        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    tokenizer.post_processor = TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     tokenizer.enable_padding(length=128)  # as published: the encoder must undo it
     tokenizer.save(str(folder / TOKENIZER))
     return folder

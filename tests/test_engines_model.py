@@ -22,9 +22,7 @@ HISTORY = ("history_vectors", "history_kinds", "history_scalars")
 
 def inputs(task: str, rows: int = 6, *, full: bool = False, seed: int = 0) -> dict[str, Tensor]:
     shape = signature({**SIZES, **SMALL, "task": task})
-    return {
-        name: torch.from_numpy(array) for name, array in sample(shape, rows, full=full, seed=seed).items()
-    }
+    return {name: torch.from_numpy(array) for name, array in sample(shape, rows, full=full, seed=seed).items()}
 
 
 def run(model: HeadraceModel, given: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -113,9 +111,7 @@ def test_recommendations_are_the_best_rows_in_order_and_none_that_may_not_be_sho
 
 def test_a_missing_field_counts_as_its_mean_and_is_known_to_be_missing() -> None:
     head = FraudHead(HeadraceConfig(task="fraud", **SMALL))
-    fields = torch.tensor(
-        [[1.0, 5.0, 0.0, 2.0, 3.0], [3.0, float("nan"), 0.0, 2.0, 4.0], [5.0, 7.0, 0.0, 2.0, 1e9]]
-    )
+    fields = torch.tensor([[1.0, 5.0, 0.0, 2.0, 3.0], [3.0, float("nan"), 0.0, 2.0, 4.0], [5.0, 7.0, 0.0, 2.0, 1e9]])
     head.fit_scaling(fields[:, :4].repeat(1, 2)[:, :5])
     scaled = head.standardise(fields)
     assert scaled.isfinite().all()
@@ -145,7 +141,7 @@ def losses(task: str) -> tuple[float, float]:
     before = loss().item()
     for _ in range(30):
         optimiser.zero_grad()
-        loss().backward()  # type: ignore[no-untyped-call]
+        loss().backward()
         optimiser.step()
     return before, loss().item()
 
@@ -162,7 +158,7 @@ def test_the_item_tower_learns_through_the_history() -> None:
     table = learner.item_tower(text, scalars, torch.zeros(10, dtype=torch.int64))
     given = inputs("recommendations", full=True)
     given["history_vectors"] = table[torch.randint(0, 10, given["history_kinds"].shape)]
-    learner.users(**given).sum().backward()  # type: ignore[no-untyped-call]
+    learner.users(**given).sum().backward()
     grad = learner.item_tower.text.weight.grad
     assert grad is not None
     assert grad.abs().sum() > 0

@@ -55,9 +55,7 @@ def test_what_is_outside_the_bounds_is_refused_with_each_reason() -> None:
         parity(Scaled(-1), Scaled(1), inputs()).check(BOUNDS["bf16"])
 
 
-@pytest.mark.parametrize(
-    "broken", ["max_difference", "mean_difference", "rank_correlation", "flips", "overlap"]
-)
+@pytest.mark.parametrize("broken", ["max_difference", "mean_difference", "rank_correlation", "flips", "overlap"])
 def test_every_bound_refuses_alone_and_so_does_nan(broken: str) -> None:
     sound = {
         "max_difference": 0.0,

@@ -1,5 +1,6 @@
 """Entities: who touches what, the join that no order and no repeat can change, and what workers see of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,9 +71,7 @@ def owner(registry: MemoryRegistry, store: Any) -> EntityOwner:
     return EntityOwner(store, Decoder(registry, "entity_touch"), Encoder(registry, STATE, "entity_state"))
 
 
-def use(
-    user: str, token: str = "card-1", kind: str = "card", *, fraud: bool = False, time: int = NOON_MS
-) -> Any:
+def use(user: str, token: str = "card-1", kind: str = "card", *, fraud: bool = False, time: int = NOON_MS) -> Any:
     event = {"user_id": user, "event_id": f"{user} {token}", "event_time": time}
     return touch(kind, token, event, fraud=fraud)
 
@@ -236,7 +235,7 @@ def test_no_records_change_nothing(registry: MemoryRegistry) -> None:
     assert store.at == -1
 
 
-def view_of(registry: MemoryRegistry, states: list[tuple[bytes, bytes | None]]) -> EntityView:
+def view_of(registry: MemoryRegistry, states: Sequence[tuple[bytes, bytes | None]]) -> EntityView:
     view = EntityView(Decoder(registry, "entity_state"))
     for key, value in states:
         view.apply(key, value)
@@ -256,7 +255,8 @@ def test_a_view_answers_by_token_hash(registry: MemoryRegistry) -> None:
     ]
     tokens[2, 0] = entity_token("card", "card-1")
     found = view.lookup(tokens)
-    assert (found.dtype, found.shape) == (np.int32, (3, 5, 2))
+    assert found.dtype == np.int32
+    assert found.shape == (3, 5, 2)
     assert found[0].tolist() == [[2, 0], [0, 0], [0, 0], [0, 0], [1, 1]]
     assert not found[1].any()
     assert found[2, 0].tolist() == [2, 0]

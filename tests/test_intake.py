@@ -20,13 +20,9 @@ from streams.intake import Intake, MicroBatch
 CLICKS, ORDERS = TP("clicks", 0), TP("orders", 0)
 
 
-def batch(
-    tp: TP, offsets: Iterable[int], at: Callable[[int], int] = lambda offset: 0, size: int = 1
-) -> RecordBatch:
+def batch(tp: TP, offsets: Iterable[int], at: Callable[[int], int] = lambda offset: 0, size: int = 1) -> RecordBatch:
     records = [
-        SimpleNamespace(
-            offset=offset, timestamp=at(offset), serialized_key_size=0, serialized_value_size=size
-        )
+        SimpleNamespace(offset=offset, timestamp=at(offset), serialized_key_size=0, serialized_value_size=size)
         for offset in offsets
     ]
     return RecordBatch(tp, cast(list[Record], records))
@@ -138,15 +134,12 @@ class Interleavings(RuleBasedStateMachine):
         """The newest micro-batch is decoded: some partition of it cannot go on from some record."""
         micro = self.out[-1]
         tp = data.draw(st.sampled_from(sorted({part.tp for part in micro.parts})))
-        parts = [part for part in micro.parts if part.tp == tp]
-        chosen = data.draw(st.integers(0, len(parts) - 1))
-        start = data.draw(st.integers(0, len(parts[chosen])))
-        for part, at in [(parts[chosen], start), *[(later, 0) for later in parts[chosen + 1 :]]]:
-            kept = len(self.handed[tp]) - (len(part) - at)
-            returned = [record.offset for record in part.records[at:]]
-            self.handed[tp] = [offset for offset in self.handed[tp] if offset not in returned]
-            assert len(self.handed[tp]) == kept
-            self.world.intake.park(part, at)
+        (part,) = [part for part in micro.parts if part.tp == tp]
+        start = data.draw(st.integers(0, len(part)))
+        returned = {record.offset for record in part.records[start:]}
+        self.world.intake.park(part, start)
+        assert len(part) == start
+        self.handed[tp] = [offset for offset in self.handed[tp] if offset not in returned]
 
     @rule(topic=st.sampled_from(["clicks", "orders"]), number=st.integers(0, 1))
     def unpark(self, topic: str, number: int) -> None:

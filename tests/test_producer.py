@@ -21,9 +21,7 @@ def run(story: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(story, 60))
 
 
-def new_topic(
-    settings: Settings, name: str, partitions: int = 3, config: dict[str, str] | None = None
-) -> str:
+def new_topic(settings: Settings, name: str, partitions: int = 3, config: dict[str, str] | None = None) -> str:
     """A topic of this test's own."""
     name = f"{settings.app_id}.{name}"
     client = AdminClient({**settings.librdkafka(), "log_level": 0})
@@ -124,15 +122,11 @@ def test_what_the_queue_cannot_hold_is_sent_in_order_as_there_is_room(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, stock = new_topic(settings, "out", partitions=2), module.configuration
-    monkeypatch.setattr(
-        module, "configuration", lambda *given: {**stock(*given), "queue.buffering.max.messages": 10}
-    )
+    monkeypatch.setattr(module, "configuration", lambda *given: {**stock(*given), "queue.buffering.max.messages": 10})
 
     async def story() -> None:
         producer = Producer(settings)
-        lists = [
-            [(b"user", f"{i}".encode(), 1, None) for i in range(j * 300, (j + 1) * 300)] for j in range(3)
-        ]
+        lists = [[(b"user", f"{i}".encode(), 1, None) for i in range(j * 300, (j + 1) * 300)] for j in range(3)]
         acknowledged = await asyncio.gather(*[producer.send(topic, each) for each in lists])
         assert acknowledged == [{(topic, 1): 299}, {(topic, 1): 599}, {(topic, 1): 899}]
         await producer.close()

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from schemas.errors import BadRecord, BrokerUnavailable, ProduceFailed, Registry
 from schemas.registry import MemoryRegistry
 from schemas.values import from_json
 from schemas.wire import Decoder
+from streams.clients import consumer
 from streams.config import Settings
 from streams.contracts import CONTRACTS, KEYS, topic_contract, writable
 from streams.partitioning import partition_for
@@ -118,9 +120,7 @@ def test_parquet_is_published_with_its_amounts_exact(
     assert int.from_bytes(record["price"], "big", signed=True) == 123_456
 
 
-def test_headers_go_with_every_record(
-    settings: Settings, rows: WriteRows, registry_twin: MemoryRegistry
-) -> None:
+def test_headers_go_with_every_record(settings: Settings, rows: WriteRows, registry_twin: MemoryRegistry) -> None:
     from kafka import KafkaConsumer, TopicPartition
 
     publish(settings, registry_twin, "clicks", rows(click(0)), headers=[("mark", b"1")])
@@ -172,22 +172,19 @@ def test_a_topic_that_does_not_exist_is_said_at_once(
 
 
 def test_a_record_that_the_broker_refuses_is_an_error_with_the_count(
-    settings: Settings, rows: WriteRows, registry_twin: MemoryRegistry
+    fresh_settings: Callable[..., Settings], rows: WriteRows, registry_twin: MemoryRegistry
 ) -> None:
-    small = settings.topics.labels  # its limit is Kafka's own, about 1 MB
-    big = {
-        "label_id": "l",
-        "task": "fraud",
-        "target_id": "t",
-        "name": "fraud",
-        "value": 1,
-        "source": "x" * 1_500_000,
-        "observed_at": 1_769_860_800_000,
-    }
-    generous = settings.model_copy(update={"max_message_bytes": 3_000_000})
+    settings = fresh_settings(create=False)
+    narrow = NewTopic(settings.topics.clicks, 1, config={"max.message.bytes": "300"})
+    admin = AdminClient(settings.librdkafka())
+    for made in admin.create_topics([narrow]).values():
+        made.result(30)
+    with consumer(settings) as client:
+        while not client.partitions_for_topic(settings.topics.clicks):
+            pass  # the broker says "made" a moment before it knows it
     with pytest.raises(ProduceFailed, match="0 of the rows were published"):
-        publish(generous, registry_twin, "labels", rows(big))
-    assert published(settings, small) == []
+        publish(settings, registry_twin, "clicks", rows(click(0, query="x" * 2_000)))
+    assert published(settings, settings.topics.clicks) == []
 
 
 def test_no_broker_and_no_registry_are_each_said(rows: WriteRows, registry_twin: MemoryRegistry) -> None:

@@ -121,21 +121,15 @@ def test_a_newer_format_says_to_upgrade(store: ReleaseStore, release: Release) -
         store.open("fraud", release.version)
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1}', b'{"format": "x"}']
-)
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1}', b'{"format": "x"}'])
 def test_a_manifest_that_is_none_is_refused(store: ReleaseStore, release: Release, text: bytes) -> None:
     (release.folder / MANIFEST).write_bytes(text)
     with pytest.raises(ReleaseError, match=r"manifest\.json"):
         store.open("fraud", release.version)
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "/etc/passwd", "a/../../x", "a\\b", "c:x", ".", "", MANIFEST, "a//b", "./a"]
-)
-def test_a_name_that_leads_out_of_the_release_is_refused(
-    store: ReleaseStore, release: Release, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "a\\b", "c:x", ".", "", MANIFEST, "a//b", "./a"])
+def test_a_name_that_leads_out_of_the_release_is_refused(store: ReleaseStore, release: Release, name: str) -> None:
     edit(release, lambda manifest: manifest["files"].update({name: manifest["files"]["model.onnx"]}))
     with pytest.raises(ReleaseError, match="leads out"):
         store.open("fraud", release.version)
@@ -154,18 +148,14 @@ def test_a_release_under_anothers_name_is_refused(store: ReleaseStore, release: 
         store.open("fraud", "other")
 
 
-def test_a_changed_manifest_is_refused_where_its_digest_is_known(
-    store: ReleaseStore, release: Release
-) -> None:
+def test_a_changed_manifest_is_refused_where_its_digest_is_known(store: ReleaseStore, release: Release) -> None:
     store.open("fraud", release.version, digest=release.digest)
     edit(release, lambda manifest: manifest["calibration"].update(a=9.0))
     with pytest.raises(ReleaseError, match="manifest was changed"):
         store.open("fraud", release.version, digest=release.digest)
 
 
-def test_versions_are_listed_as_they_were_made_and_the_latest_is_the_last(
-    store: ReleaseStore, folder: Path
-) -> None:
+def test_versions_are_listed_as_they_were_made_and_the_latest_is_the_last(store: ReleaseStore, folder: Path) -> None:
     made = []
     for step in range(3):
         (folder / "model.onnx").write_bytes(bytes([step]))
@@ -245,9 +235,7 @@ def remote(tmp_path: Path, request: pytest.FixtureRequest) -> ReleaseStore:
     return ReleaseStore(f"memory://{request.node.name}", cache=tmp_path / "cache", now=clock())
 
 
-def test_a_remote_release_is_copied_whole_and_verified(
-    remote: ReleaseStore, folder: Path, tmp_path: Path
-) -> None:
+def test_a_remote_release_is_copied_whole_and_verified(remote: ReleaseStore, folder: Path, tmp_path: Path) -> None:
     published = remote.publish("fraud", folder, description())
     assert remote.list("fraud") == [published.version]
     assert published.folder.is_relative_to(tmp_path / "cache")
@@ -260,9 +248,7 @@ def test_a_damaged_copy_is_fetched_again(remote: ReleaseStore, folder: Path) -> 
     assert remote.open("fraud", published.version).file("model.onnx").read_bytes() == b"a graph" * 1000
 
 
-def test_damage_in_a_remote_store_is_refused_by_name(
-    remote: ReleaseStore, folder: Path, tmp_path: Path
-) -> None:
+def test_damage_in_a_remote_store_is_refused_by_name(remote: ReleaseStore, folder: Path, tmp_path: Path) -> None:
     published = remote.publish("fraud", folder, description())
     memory = fsspec.filesystem("memory")
     memory.pipe_file(f"{remote.root}/fraud/{published.version}/model.onnx", b"another graph")

@@ -107,9 +107,7 @@ def test_schemas_that_never_resolve_are_refused_with_the_field(writer: Any, read
 
 
 def test_a_list_within_itself_is_read_as_deep_as_it_is_sane() -> None:
-    decode = compile_reader(
-        record_of([field("skipped", NODE), field("a", "int")]), record_of([field("a", "int")])
-    )
+    decode = compile_reader(record_of([field("skipped", NODE), field("a", "int")]), record_of([field("a", "int")]))
     assert decode(b"\2\0\2") == {"a": 1}
     with pytest.raises(BadRecord, match="nested too deep"):
         decode(b"\2" * 50 + b"\0\2")

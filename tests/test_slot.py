@@ -20,9 +20,7 @@ from tests.engine_releases import SMALL, release
 
 def loaded(task: str = "fraud") -> Loaded:
     source = null_release(task)
-    return Loaded(
-        source, open_engine("null", source, precision="f32", buckets=(1, 4), threads=1), null_tower()
-    )
+    return Loaded(source, open_engine("null", source, precision="f32", buckets=(1, 4), threads=1), null_tower())
 
 
 def test_a_loaded_release_says_what_scores_and_decides() -> None:
@@ -42,9 +40,7 @@ def test_recommendations_come_from_the_catalogue_that_was_last_taken_over() -> N
     signature = ready.engine.signature
     inputs = {k: v for k, v in sample(signature, 4).items() if not k.startswith("catalog")}
 
-    assert (ready.infer(inputs).outputs["scores"] <= NOT_A_CANDIDATE / 2).all(), (
-        "an empty catalogue offers nothing"
-    )
+    assert (ready.infer(inputs).outputs["scores"] <= NOT_A_CANDIDATE / 2).all(), "an empty catalogue offers nothing"
     for rows in (30, 20):
         bias = np.full(30, NOT_A_CANDIDATE, np.float32)
         bias[10:rows] = 0

@@ -122,10 +122,7 @@ def test_any_schema_that_a_registry_may_give_ends_in_a_record_or_a_bad_record(
 def test_money_of_another_scale_is_refused_before_it_is_misread() -> None:
     registry, encode, decode = codec("catalog_item")
     pence = {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}
-    fields = [
-        {**one, "type": ["null", pence]} if one["name"] == "price" else one
-        for one in encode._schema["fields"]
-    ]
+    fields = [{**one, "type": ["null", pence]} if one["name"] == "price" else one for one in encode._schema["fields"]]
     item = {"item_id": "a", "text": "a", "updated_at": 0, "price": b"\1"}
     header = registry.register("other", {**encode._schema, "fields": fields}).to_bytes(5, "big")
     error = refused(decode, header + encode(item)[5:])
@@ -161,9 +158,7 @@ def test_any_bytes_give_a_record_or_a_bad_record(value: bytes, framed: bool, nam
 
 @quick
 @given(data=st.data(), name=st.sampled_from(CONTRACTS))
-def test_a_good_message_with_any_damage_gives_a_record_or_a_bad_record(
-    data: st.DataObject, name: str
-) -> None:
+def test_a_good_message_with_any_damage_gives_a_record_or_a_bad_record(data: st.DataObject, name: str) -> None:
     _, encode, decode = codec(name)
     message = bytearray(encode(data.draw(values(catalog.load(name)))))
     for _ in range(data.draw(st.integers(1, 4))):

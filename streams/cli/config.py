@@ -38,9 +38,7 @@ def show(
     if json:
         print_json({name: {"value": value, "source": source} for name, value, source in rows})
     else:
-        print_table(
-            ("setting", "value", "source"), [(name, _shown(value), source) for name, value, source in rows]
-        )
+        print_table(("setting", "value", "source"), [(name, _shown(value), source) for name, value, source in rows])
 
 
 def _shown(value: Any) -> str:

@@ -3,13 +3,16 @@ An event that is brought home counts once, however often it is replayed."""
 
 import json as json_text
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from schemas.errors import BadRecord, SettingsError
-from streams.cli.frame import FAILED, JSON_OPTION, Ticker, load_settings, print_json, print_table
+from streams.cli.frame import FAILED, JSON_OPTION, Ticker, load_settings, open_registry, print_json, print_table
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -44,15 +47,13 @@ def list_(
     """
     settings = load_settings(context)
     selection = _selection(settings, code, topic, since, home=home)
-    letters = _letters(settings).find(selection)
     rows = []
-    for number, letter in enumerate(letters, 1):
-        if json:
-            print(json_text.dumps(_row(letter), ensure_ascii=False))
-        else:
-            rows.append(_brief(letter))
-        if number == limit:
-            break
+    with _letters(settings) as letters:
+        for letter in islice(letters.find(selection), limit or None):
+            if json:
+                print(json_text.dumps(_row(letter), ensure_ascii=False))
+            else:
+                rows.append(_brief(letter))
     if not json:
         print_table(("id", "failed at", "from", "reason", "message"), rows)
 
@@ -72,7 +73,8 @@ def show(
         headrace deadletters show 0:17 --raw | xxd
     """
     settings = load_settings(context)
-    found = _letters(settings).show(letter)
+    with _letters(settings) as letters:
+        found = letters.show(letter)
     if raw:
         sys.stdout.buffer.write(found.record["value"] or b"")
     elif json:
@@ -85,9 +87,7 @@ def show(
 @app.command()
 def replay(
     context: typer.Context,
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="These; else by the options.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="These; else by the options.")] = None,
     code: Codes = None,
     topic: Topics = None,
     since: Since = "",
@@ -109,7 +109,8 @@ def replay(
     settings = load_settings(context)
     selection = _selection(settings, code, topic, since, ids=ids)
     ticker = Ticker("steps")
-    done = _letters(settings).replay(selection, ticker.tick)
+    with _letters(settings) as letters:
+        done = letters.replay(selection, ticker.tick)
     ticker.end()
     if json:
         print_json({"sent": done.sent, "refusals": done.refusals, "refused": dict(done.refused)})
@@ -121,14 +122,15 @@ def replay(
         raise typer.Exit(FAILED)
 
 
-def _letters(settings: "Settings") -> "DeadLetters":
-    from schemas.confluent import ConfluentRegistry
+@contextmanager
+def _letters(settings: "Settings") -> Iterator["DeadLetters"]:
     from schemas.wire import Decoder
     from streams.clients import require_broker
     from streams.deadletters import DeadLetters
 
     require_broker(settings)
-    return DeadLetters(settings, Decoder(ConfluentRegistry(settings.registry()), "dead_letter"))
+    with open_registry(settings) as registry:
+        yield DeadLetters(settings, Decoder(registry, "dead_letter"))
 
 
 def _selection(
@@ -162,9 +164,7 @@ def _milliseconds(moment: str) -> int:
     try:
         parsed = datetime.fromisoformat(moment)
     except ValueError as error:
-        raise SettingsError(
-            f"not a time: {moment!r}", expected="ISO 8601 such as 2026-01-31T12:00"
-        ) from error
+        raise SettingsError(f"not a time: {moment!r}", expected="ISO 8601 such as 2026-01-31T12:00") from error
     return round(parsed.replace(tzinfo=parsed.tzinfo or UTC).timestamp() * 1000)
 
 

@@ -6,7 +6,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from typer.core import TyperGroup
 from schemas.errors import BadRecord, HeadraceError, SchemaError, SettingsError
 
 if TYPE_CHECKING:
+    from schemas.registry import Registry
     from streams.config import Settings
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -35,7 +37,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that left is understood
+            return result
         except HeadraceError as error:
             if ctx.obj is not None and ctx.obj.debug:
                 traceback.print_exc()
@@ -68,6 +72,15 @@ def load_settings(context: typer.Context, **values: Any) -> "Settings":
     return settings
 
 
+@contextmanager
+def open_registry(settings: "Settings") -> Iterator["Registry"]:
+    """The schema registry of the settings; its connections are closed at the end."""
+    from schemas.confluent import ConfluentRegistry
+
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        yield registry
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout; what JSON does not know is written as text."""
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
@@ -79,15 +92,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        *columns, title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False
-    )
+    table = Table(*columns, title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = max(80, console.measure(table).maximum)
-    console.print(table)
+    with console.capture() as rendered:
+        console.print(table)
+    print(rendered.get(), end="")
 
 
 class Ticker:

@@ -41,9 +41,7 @@ def list_(
         shown = [(row["release"], row["created_at"], _words(row["metrics"]), row["problem"]) for row in rows]
         print_table(("release", "made", "metrics", "problem"), shown)
     else:
-        print(
-            f"no releases of {', '.join(tasks)} in {settings.release_store}; `headrace demo` makes first ones"
-        )
+        print(f"no releases of {', '.join(tasks)} in {settings.release_store}; `headrace demo` makes first ones")
     if any(row["problem"] for row in rows):
         raise typer.Exit(FAILED)
 
@@ -69,9 +67,7 @@ def show(
     if json:
         print_json(about)
     else:
-        print_table(
-            ("", f"{found.task}/{found.version}"), [(key, _words(value)) for key, value in about.items()]
-        )
+        print_table(("", f"{found.task}/{found.version}"), [(key, _words(value)) for key, value in about.items()])
 
 
 def _store(settings: "Settings") -> "ReleaseStore":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from streams.cli.frame import INTERRUPTED, JSON_OPTION, Ticker, load_settings, print_json
+from streams.cli.frame import INTERRUPTED, JSON_OPTION, Ticker, load_settings, open_registry, print_json
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -69,9 +69,7 @@ def simulate(
 
 def replay(
     context: typer.Context,
-    speed: float = typer.Option(
-        3600, metavar="X", help="Shop time over real time: 3600 is an hour a second."
-    ),
+    speed: float = typer.Option(3600, metavar="X", help="Shop time over real time: 3600 is an hour a second."),
     start: str = START,
     end: str = END,
     seed: int = SEED,
@@ -95,14 +93,11 @@ def replay(
     _play(settings, Pace(speed=speed), seconds, truth, json, seed, start=start, end=end, shop="real")
 
 
-def _play(
-    settings: "Settings", pace: "Pace", seconds: float, truth: str, json: bool, seed: int, **config: Any
-) -> None:
+def _play(settings: "Settings", pace: "Pace", seconds: float, truth: str, json: bool, seed: int, **config: Any) -> None:
     """Publishes a world until it ends, `seconds` are over, or Ctrl-C; then says what was sent."""
     from dataclasses import asdict
     from pathlib import Path
 
-    from schemas.confluent import ConfluentRegistry
     from streams.clients import require_broker
     from streams.sources.publisher import Publisher
     from streams.sources.simulate import simulate as play
@@ -110,7 +105,10 @@ def _play(
 
     shop = WorldConfig(**config, keep_truth=bool(truth))
     require_broker(settings)
-    with Publisher(settings, ConfluentRegistry(settings.registry()), source="simulator") as publisher:
+    with (
+        open_registry(settings) as registry,
+        Publisher(settings, registry, source="simulator") as publisher,
+    ):
         world = World(shop, seed)
         print(world, file=sys.stderr)
         stop, ticker = threading.Event(), Ticker("events")

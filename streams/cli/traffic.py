@@ -3,11 +3,12 @@ Both are clients like any other; the worker knows nothing of them."""
 
 import json as json_text
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 
-from streams.cli.frame import JSON_OPTION, Ticker, load_settings, print_json
+from streams.cli.frame import JSON_OPTION, Ticker, load_settings, open_registry, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -21,9 +22,7 @@ def publish(
     source: str = typer.Argument(metavar="FILE", help="NDJSON or Parquet; - for NDJSON on stdin."),
     skip_bad: bool = typer.Option(False, "--skip-bad", help="Leave bad rows out, count them, and go on."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Validate only; needs no broker and no registry."),
-    replayed: bool = typer.Option(
-        False, "--replayed", help="Old events: none is late, however long it waits."
-    ),
+    replayed: bool = typer.Option(False, "--replayed", help="Old events: none is late, however long it waits."),
     json: bool = JSON_OPTION,
 ) -> None:
     """Publish rows as Avro records, each validated against its contract first.
@@ -41,22 +40,22 @@ def publish(
         zcat clicks.ndjson.gz | headrace publish events.clicks -
     """
     settings = load_settings(context)
-    from schemas.confluent import ConfluentRegistry
     from schemas.registry import MemoryRegistry
     from streams.publish import publish as publish_rows
-    from streams.scoring import REPLAYED
+    from streams.work import REPLAYED
 
     ticker = Ticker("rows")
-    summary = publish_rows(
-        settings,
-        MemoryRegistry() if dry_run else ConfluentRegistry(settings.registry()),
-        topic,
-        source,
-        skip_bad=skip_bad,
-        dry_run=dry_run,
-        headers=[(REPLAYED, b"1")] if replayed else [],
-        advance=ticker.tick,
-    )
+    with nullcontext(MemoryRegistry()) if dry_run else open_registry(settings) as registry:
+        summary = publish_rows(
+            settings,
+            registry,
+            topic,
+            source,
+            skip_bad=skip_bad,
+            dry_run=dry_run,
+            headers=[(REPLAYED, b"1")] if replayed else [],
+            advance=ticker.tick,
+        )
     ticker.end()
     skipped = summary.bad.total()
     if json:
@@ -75,10 +74,7 @@ def publish(
         print(f"skipped: {example}", file=sys.stderr)
     codes = ", ".join(f"{count} {code}" for code, count in summary.bad.items())
     done = f"{summary.rows - skipped} are good" if dry_run else f"{summary.published} published"
-    print(
-        f"{summary.topic}: {summary.rows} rows, {done}"
-        + (f", {skipped} skipped ({codes})" if skipped else "")
-    )
+    print(f"{summary.topic}: {summary.rows} rows, {done}" + (f", {skipped} skipped ({codes})" if skipped else ""))
 
 
 def tail(
@@ -87,12 +83,8 @@ def tail(
         list[str], typer.Argument(metavar="TOPIC...", help="Any topic of the settings, e.g. scores.fraud.")
     ],
     table: bool = typer.Option(False, "--table", help="One line in words for each; else NDJSON."),
-    from_beginning: bool = typer.Option(
-        False, "--from-beginning", help="From the oldest record; else new ones only."
-    ),
-    follow: bool = typer.Option(
-        True, "--follow/--no-follow", help="--no-follow: stop where the topic ends now."
-    ),
+    from_beginning: bool = typer.Option(False, "--from-beginning", help="From the oldest record; else new ones only."),
+    follow: bool = typer.Option(True, "--follow/--no-follow", help="--no-follow: stop where the topic ends now."),
     limit: int = typer.Option(0, min=0, metavar="N", help="Stop after N records; 0: never."),
     seconds: float = typer.Option(0, min=0, metavar="S", help="Stop after S seconds; 0: never."),
 ) -> None:
@@ -108,25 +100,20 @@ def tail(
         headrace tail alerts.fraud --from-beginning --no-follow
     """
     settings = load_settings(context)
-    from schemas.confluent import ConfluentRegistry
     from streams.contracts import topic_contract
     from streams.tail import Reader, line
     from streams.tail import tail as follow_topics
 
     contracts = {found.name: found for found in (topic_contract(settings, topic) for topic in topics)}
-    reader = Reader(list(contracts.values()), ConfluentRegistry(settings.registry()))
-    for message in follow_topics(
-        settings,
-        list(contracts),
-        from_beginning=from_beginning,
-        follow=follow,
-        limit=limit or None,
-        seconds=seconds or None,
-    ):
-        row = reader(message)
-        shown = (
-            line(row, contracts[message.topic].contract)
-            if table
-            else json_text.dumps(row, ensure_ascii=False)
-        )
-        print(shown, flush=True)
+    with open_registry(settings) as registry:
+        reader = Reader(list(contracts.values()), registry)
+        for message in follow_topics(
+            settings,
+            list(contracts),
+            from_beginning=from_beginning,
+            follow=follow,
+            limit=limit or None,
+            seconds=seconds or None,
+        ):
+            row, contract = reader(message), contracts[message.topic].contract
+            print(line(row, contract) if table else json_text.dumps(row, ensure_ascii=False), flush=True)

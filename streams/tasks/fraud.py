@@ -139,7 +139,8 @@ def _habit_fields(fields: NDArray[np.float32], context: Context) -> None:
     is_click = (history.kind > 0) & (history.kind <= KINDS["search"])
 
     def count(kind: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
-        return np.log1p((kind & (age <= window)).sum(axis=1))
+        counted: NDArray[np.float64] = np.log1p((kind & (age <= window)).sum(axis=1))
+        return counted
 
     orders, clicks, spent = context.totals[:, 1], context.totals[:, 0], context.totals[:, 3] / MINOR_UNITS
     usual = np.log1p(spent / np.maximum(orders, 1))

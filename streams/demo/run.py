@@ -1,0 +1,149 @@
+"""The demo's course: data, servers and models side by side, then the worker, then later months as live events.
+Every step says what it does; what is missing is said and done without.
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from schemas.errors import DataUnavailable
+from streams.config import Settings
+from streams.demo import stage
+from streams.demo.models import SEED, ModelPlan
+from streams.demo.view import Board, Follower, read_metrics
+from streams.demo.words import Narrator
+from streams.sources import retail
+from streams.sources.fetch import fetch
+from streams.sources.publisher import Message, Publisher
+from streams.sources.replay import Pace, replay
+from streams.sources.telling import Timed
+from streams.sources.world import World, WorldConfig
+
+TRAIN_FROM, LIVE_FROM, LIVE_TO = "2011-03-01", "2011-11-01", "2011-12-09"
+SPEED = 14_400  # four hours of the shop's time a second: some hundred events a second
+FRAUD_RATE = 0.03  # of orders: enough to learn from, few enough to be fraud
+BAD_EVERY = 500  # events between two bad messages
+DRAW_S = 0.5
+
+
+def run(settings: Settings, seconds: float | None = None) -> None:
+    """Runs until `seconds` of live view are over, the data ends, or Ctrl-C. Raises HeadraceError."""
+    console = Console()
+    folder = settings.data_dir / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    shop = data(console)
+    config: dict[str, Any] = {"start": TRAIN_FROM, "end": LIVE_TO, "shop": shop, "fraud_rate": FRAUD_RATE}
+    plan = ModelPlan(
+        config, TRAIN_FROM, LIVE_FROM, str(folder / "releases"), str(folder / "encoder"), str(folder / "vectors.npz")
+    )
+    say = console.print
+    try:
+        with stage.servers(folder / "servers", settings.data_dir / "java", say) as (brokers, registry_url):
+            say(f"Kafka on {brokers}, schema registry on {registry_url}")
+            with training(console) as on_step:
+                versions = stage.models(plan, folder, on_step)
+            own = stage.demo_settings(settings, brokers, registry_url, folder)
+            clear(own.data_dir)
+            world = World(WorldConfig(**config), SEED)
+            publisher = stage.furnish(own, world, Path(plan.vectors), versions)
+            say("starting the worker")
+            with stage.worker(own, folder / "worker.log"):
+                live(console, own, world, publisher, seconds)
+    except KeyboardInterrupt:
+        say("stopped")
+
+
+def data(console: Console) -> str:
+    """Fetches the real shop's data and prints the cleaning report; which shop the world is to have."""
+    try:
+        fetch("online-retail", say=console.print)
+        _, report = retail.load()
+        console.print(str(report))
+        return "real"
+    except DataUnavailable as error:
+        console.print(f"[yellow]{error}[/yellow]\nrunning the simulated shop instead: nothing of it is real")
+        return "generated"
+
+
+def clear(folder: Path) -> None:
+    """The worker's state belongs to the log that starts anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+@contextmanager
+def training(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Progress bars for the steps that the training process reports."""
+    columns = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: dict[str, Any]) -> None:
+            what = step["what"]
+            if what == "step":
+                task = tasks.setdefault(step["task"], None)
+                if task is None:
+                    task = tasks[step["task"]] = bars.add_task(f"train {step['task']}", total=step["total"])
+                bars.update(task, completed=step["done"])
+            elif what == "release":
+                shown = {name: round(value, 4) for name, value in step["metrics"].items() if isinstance(value, float)}
+                bars.console.print(f"release {step['task']}/{step['version']} {shown or ''}")
+            else:
+                bars.console.print(f"{what}: {', '.join(f'{name} {value}' for name, value in step.items() if name != 'what')}")
+
+        yield on_step
+
+
+def live(console: Console, settings: Settings, world: World, publisher: Publisher, seconds: float | None) -> None:
+    """Replays the later months through Kafka, and shows what comes back."""
+    board, narrator = Board(settings, str(world)), Narrator(world)
+    follower = Follower(settings, board, narrator, lambda event_id: is_fraud(world, event_id))
+    follower.start()
+    stop, done = threading.Event(), threading.Event()
+
+    def on_event(event: Timed) -> None:
+        board.published += 1
+        if event.topic != "labels":
+            narrator.published(event.record["event_id"], event.record)
+        if board.published % BAD_EVERY == 0:
+            publisher.send(Message(settings.topics.clicks, b"vandal", b"\x00not avro"))
+
+    def publish() -> None:
+        try:
+            replay(
+                world.history_records(LIVE_FROM, LIVE_TO), publisher, Pace(speed=SPEED), stop=stop, on_event=on_event
+            )
+        finally:
+            done.set()
+
+    source = threading.Thread(target=publish, name="shop", daemon=True)
+    source.start()
+    until = time.monotonic() + seconds if seconds else float("inf")
+    try:
+        with Live(board.render(), console=console, refresh_per_second=4, transient=console.is_terminal) as view:
+            while time.monotonic() < until and not done.is_set():
+                time.sleep(DRAW_S)
+                read_metrics(settings, board)
+                if console.is_terminal:
+                    view.update(board.render())
+            view.update(board.render())
+    finally:
+        stop.set()
+        source.join(10)
+        time.sleep(1.0)  # the last scores are on their way
+        read_metrics(settings, board)
+        follower.stop()
+        console.print(board.summary())
+
+
+def is_fraud(world: World, event_id: str) -> bool:
+    truth = world.truth(event_id)
+    return truth is not None and truth.task == "fraud" and bool(truth.outcomes[0])

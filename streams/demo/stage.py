@@ -1,0 +1,174 @@
+"""What the demo sets up: servers, topics, models, catalogue, release pointers, and the worker's process.
+Models and downloads are kept for the next run; the broker's log and the worker's state start anew, so that a second
+run is not a stream of repeats.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+
+from schemas.confluent import ConfluentRegistry
+from schemas.errors import DataUnavailable, HeadraceError, ProduceFailed
+from schemas.wire import Encoder
+from streams.config import Settings
+from streams.demo.models import ModelPlan, command, load_vectors
+from streams.local import LocalBroker, LocalRegistry
+from streams.ports import free_port
+from streams.sources.publisher import Publisher
+from streams.sources.simulate import publish_catalog
+from streams.sources.world import World
+from streams.topics import create_topics
+from streams.vectors import vector_key
+
+READY_S = 60.0
+STOP_S = 20.0
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def servers(folder: Path, cache: Path, say: Say) -> Iterator[tuple[str, str]]:
+    """A broker and a registry with an empty log; addresses of both. They end with the context."""
+    shutil.rmtree(folder, ignore_errors=True)
+    broker = LocalBroker(folder / "kafka", outlive=False, cache=cache, report=say)
+    registry = LocalRegistry(folder / "registry", outlive=False, cache=cache, report=say)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for started in [pool.submit(server.start) for server in (broker, registry)]:
+                started.result()
+        yield broker.address, registry.url
+    finally:
+        registry.stop()
+        broker.stop()
+
+
+def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: Path) -> Settings:
+    """The user's settings with the demo's own servers, folder and release store."""
+    return settings.model_copy(
+        update={
+            "brokers": brokers,
+            "registry_url": registry_url,
+            "data_dir": folder / "run",
+            "release_store": str(folder / "releases"),
+            "app_id": "headrace-demo",
+            "web": settings.web.model_copy(update={"host": "127.0.0.1", "port": free_port()}),
+        }
+    )
+
+
+def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], None]) -> dict[str, str]:
+    """Versions of the releases by task: those made before from the same plan, or new ones."""
+    digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()
+    marker = folder / "models.json"
+    if marker.exists():
+        made = json.loads(marker.read_text())
+        if made["plan"] == digest and all((Path(plan.store) / t / v).is_dir() for t, v in made["versions"].items()):
+            return dict(made["versions"])
+    versions: dict[str, str] = {}
+    with subprocess.Popen(command(plan), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            step = json.loads(line)
+            on_step(step)
+            if step["what"] == "release":
+                versions[step["task"]] = step["version"]
+        complaint = process.stderr.read()
+    if process.returncode or not versions:
+        raise DataUnavailable("the first models could not be trained", where="training", todo=complaint.strip()[-2000:])
+    marker.write_text(json.dumps({"plan": digest, "versions": versions}))
+    return versions
+
+
+def furnish(settings: Settings, world: World, vectors: Path, versions: dict[str, str]) -> Publisher:
+    """Topics, catalogue with its vectors, and the pointers to the live releases; returns the shop's publisher."""
+    create_topics(settings)
+    registry = ConfluentRegistry(settings.registry())
+    publisher = Publisher(settings, registry, source="demo")
+    publish_catalog(world.catalog(), publisher)
+    topics = settings.topics
+    producer = confluent_kafka.Producer({**settings.librdkafka(), "acks": "all", "linger.ms": 5})
+    encode = Encoder(registry, topics.vectors, "catalog_vector")
+    for vector in load_vectors(vectors):
+        producer.produce(topics.vectors, encode(vector), vector_key(vector))
+    encode = Encoder(registry, topics.releases, "model_release")
+    for task, version in versions.items():
+        producer.produce(topics.releases, encode(pointer(task, version)), f"{task}/live".encode())
+    if producer.flush(30):
+        raise ProduceFailed("the catalogue could not be sent", where=settings.brokers)
+    return publisher
+
+
+def pointer(task: str, version: str, epoch: int = 1) -> dict[str, Any]:
+    """The ModelRelease record that makes a version live."""
+    return {
+        "task": task, "version": version, "previous": None, "epoch": epoch, "kind": "pointer", "state": "live",
+        "manifest": "", "gate": "", "announced_at": time.time_ns() // 1_000_000,
+    }  # fmt: skip
+
+
+@contextmanager
+def worker(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`headrace worker` in its own process, ready when the context is entered, stopped in order when it is left."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streams", "worker"],
+            env=os.environ | environment(settings),
+            stderr=file,
+            stdout=file,
+        )
+        try:
+            wait_ready(settings, process, log)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_ready(settings: Settings, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Raises HeadraceError where the worker ends, or is not ready in READY_S seconds."""
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise HeadraceError(
+                "the worker ended", where=str(log), todo=log.read_text(errors="replace").strip()[-1500:]
+            )
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/readyz", timeout=1):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise HeadraceError(f"the worker was not ready in {READY_S:.0f} s", where=str(log))
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as HEADRACE_* variables, for a process that is to have the same ones."""
+    out: dict[str, str] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                add(f"{prefix}__{name}" if prefix != "HEADRACE" else f"HEADRACE_{name}", part)
+        elif value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            out[prefix.upper()] = text
+
+    add("HEADRACE", settings.model_dump(mode="json"))
+    return out

@@ -1,0 +1,176 @@
+"""From scored work to records to send, in two waves: scores and dead letters, then what follows from the scores.
+The second wave waits for the first one's acknowledgement, so a score that exists is the proof of what was said, and
+nothing else can exist without it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from schemas.errors import BadRecord
+from streams.batch import ORDERS, TOPICS
+from streams.codecs import Codecs, Names
+from streams.deadletters import MOVED, dead_letter
+from streams.entities import touch_key, touch_partition, touches
+from streams.events import Record
+from streams.features import pack
+from streams.partitioning import partition_for
+from streams.tasks.base import Result
+from streams.work import Job, Outgoing, RawRecord, Work
+
+FEATURES_FORMAT = 1
+ALERTING = ("review", "block")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since it was last read; turned into metrics once a second."""
+
+    dead: dict[str, int] = field(default_factory=dict)
+    misplaced: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    out_of_order: int = 0
+    late: dict[str, int] = field(default_factory=dict)
+    fallback: dict[str, int] = field(default_factory=dict)
+    scored: dict[str, int] = field(default_factory=dict)
+    alerts: dict[str, int] = field(default_factory=dict)
+
+
+class Outputs:
+    """Makes the records; keeps no state but the counts."""
+
+    def __init__(self, codecs: Codecs, names: Names, *, partitions: int, carried_bytes: int) -> None:
+        self.codecs, self.names, self.partitions, self.carried_bytes = codecs, names, partitions, carried_bytes
+        self.counts = Counts()
+
+    def waves(self, work: Work) -> tuple[list[Outgoing], list[Outgoing]]:
+        """(scores, dead letters and moves), (served, alerts and touches). Scores lie where their events lie."""
+        first, second = list(work.first), self._touches(work)
+        cuts = [dict(zip(TOPICS, cut, strict=True)) for cut in work.absorbed.cut.tolist()]
+        for job in work.jobs:
+            name = job.task.name
+            encode, topic = self.codecs.scores[name], self.names.scores[name]
+            features = pack(job.rows)
+            for number, (at, event, result) in enumerate(zip(job.index.tolist(), job.events, job.results, strict=True)):
+                assert result is not None
+                score = job.said[number]
+                if score is None:
+                    score = _score(work, job, number, cuts[at], result)
+                    key = event["user_id"].encode()
+                    first.append(Outgoing(topic, key, encode(score), work.raw[at].partition))
+                second.append(self._served(job, number, score, result, features[number]))
+                if result.decision in ALERTING:
+                    second.append(self._alert(event, score, result))
+            self._count(job)
+        return first, second
+
+    def dead(self, record: RawRecord, error: BadRecord, now_ms: int) -> Outgoing:
+        """A dead letter with the record's bytes."""
+        _add(self.counts.dead, error.code, 1)
+        letter = dead_letter(record, error, now_ms, self.carried_bytes)
+        return Outgoing(self.names.dead_letters, record.key, self.codecs.dead_letter(letter))
+
+    def misplaced(self, record: RawRecord, event: Record, now_ms: int) -> Outgoing:
+        """Back to the partition of its user, once: a second time means that the partition count has changed."""
+        if any(name == MOVED for name, _ in record.headers):
+            error = BadRecord(
+                "misplaced",
+                f"partition {record.partition} is not the user's",
+                expected=f"murmur2 of user_id over {self.partitions} partitions",
+                todo="set the topic's partition count back, or rebuild the state for the new one",
+            )
+            return self.dead(record, error, now_ms)
+        _add(self.counts.misplaced, record.topic, 1)
+        key = event["user_id"].encode()
+        headers = [*record.headers, (MOVED, str(record.partition).encode())]
+        return Outgoing(record.topic, key, record.value, partition_for(key, self.partitions), headers)
+
+    def _served(self, job: Job, number: int, score: Record, result: Result, features: bytes) -> Outgoing:
+        task = job.task
+        target = task.target(job.events[number])
+        bucket, row = job.buckets[number]
+        served = {
+            "event_id": score["event_id"],
+            "task": task.name,
+            "target_id": target,
+            "user_id": score["user_id"],
+            "event_time": score["event_time"],
+            "served_at": score["scored_at"],
+            "release": score["release"],
+            "engine": score["engine"],
+            "bucket": bucket,
+            "row": row,
+            "features_format": FEATURES_FORMAT,
+            "features": features,
+            "candidates": result.candidates,
+            "prediction": result.prediction,
+            "decision": result.decision,
+            "propensity": 1.0,
+            "late": score["late"],
+            "fallback": score["fallback"],
+            "cut": score["cut"],
+        }
+        return Outgoing(self.names.served[task.name], target.encode(), self.codecs.served[task.name](served))
+
+    def _alert(self, event: Record, score: Record, result: Result) -> Outgoing:
+        order_id = str(event["order_id"])
+        alert = {
+            "alert_id": xxhash.xxh3_128_hexdigest(order_id.encode()),
+            "order_id": order_id,
+            "event_id": score["event_id"],
+            "user_id": score["user_id"],
+            "event_time": score["event_time"],
+            "raised_at": score["scored_at"],
+            "policy_version": f"thresholds of {score['release']}",
+            "release": score["release"],
+            "probability": result.prediction[0],
+            "decision": result.decision,
+            "reasons": result.fields["reasons"],
+            "rules": [],
+            "links": [],
+        }
+        _add(self.counts.alerts, str(result.decision), 1)
+        return Outgoing(self.names.alerts, order_id.encode(), self.codecs.alert(alert))
+
+    def _touches(self, work: Work) -> list[Outgoing]:
+        """First uses of cards, devices, addresses, emails and ips, for the owners of those."""
+        out = []
+        for at in np.flatnonzero((work.batch.topic == ORDERS) & work.absorbed.fresh):
+            for touch in touches(work.events[at], work.absorbed.known[at].tolist()):
+                partition = touch_partition(touch, self.partitions)
+                out.append(Outgoing(self.names.touches, touch_key(touch), self.codecs.touch(touch), partition))
+        return out
+
+    def _count(self, job: Job) -> None:
+        name, counts = job.task.name, self.counts
+        _add(counts.scored, name, len(job.events))
+        _add(counts.late, name, int((job.late & ~job.fallback).sum()))
+        _add(counts.fallback, name, int(job.fallback.sum()))
+
+
+def _score(work: Work, job: Job, number: int, cut: Mapping[str, int], result: Result) -> dict[str, Any]:
+    event, raw = job.events[number], work.raw[job.index[number]]
+    return {
+        "event_id": event["event_id"],
+        "user_id": event["user_id"],
+        "event_time": event["event_time"],
+        "scored_at": work.started_ms,
+        "release": job.release,
+        "engine": job.engine,
+        "late": bool(job.late[number]),
+        "fallback": "deadline" if job.fallback[number] else None,
+        "timings": {
+            "queue_us": max(0, min(2**31 - 1, 1000 * (work.started_ms - raw.timestamp))),
+            "infer_us": job.infer_us,
+        },
+        "cut": cut,
+        **result.fields,
+    }
+
+
+def _add(counts: dict[str, int], name: str, count: int) -> None:
+    if count:
+        counts[name] = counts.get(name, 0) + count

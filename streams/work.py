@@ -1,0 +1,76 @@
+"""A micro-batch on its way through the loop: what came, what is to be scored, what goes out.
+Data only; `scoring` fills it, `outputs` reads it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.batch import EventBatch
+from streams.events import Record
+from streams.features import Rows
+from streams.state import Absorbed
+from streams.tasks.base import Result, Task
+
+
+class RawRecord(Protocol):
+    """What a Kafka client hands over. `timestamp`: the broker's, ms. `headers`: (name, value) pairs."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Any
+
+
+REPLAYED = "headrace-replayed"  # header of an event that is not late however old its timestamp is
+
+Said = Mapping[tuple[int, int, int], Record]
+Order = Callable[[Sequence[Record], Sequence[int], Sequence[RawRecord], Said], NDArray[np.int64]]
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One record to send; `partition` None leaves it to the key."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: list[tuple[str, bytes]] | None = None
+
+
+@dataclass(slots=True)
+class Job:
+    """One task's part of a micro-batch: B events that its model scores, or its fallback answers."""
+
+    task: Task
+    index: NDArray[np.intp]  # into the micro-batch's events
+    events: list[Record]
+    rows: Rows
+    late: NDArray[np.bool_]
+    fallback: NDArray[np.bool_]
+    results: list[Result | None]
+    said: list[Record | None]
+    release: str = ""
+    engine: str = ""
+    infer_us: int = 0
+    buckets: list[tuple[int, int]] = field(default_factory=list)  # (bucket, row) of each event
+
+
+@dataclass(slots=True)
+class Work:
+    """A micro-batch on its way: what came, what state says of it, and a job per task."""
+
+    events: list[Record]
+    raw: list[RawRecord]
+    batch: EventBatch
+    absorbed: Absorbed
+    jobs: list[Job]
+    first: list[Outgoing]  # dead letters and moves: sent with the scores
+    started_ms: int

@@ -1,0 +1,49 @@
+"""The whole way, on a real broker: events in, scores and what follows from them out."""
+
+import pytest
+
+from streams.ports import free_port
+from tests import shop
+from tests.records import NOON_MS, click, impression, order
+
+USERS = 12
+
+
+def events(count: int = 60):
+    """Clicks, orders and impressions of a few users, in time order."""
+    out = []
+    for n in range(count):
+        user, when = f"user-{n % USERS}", NOON_MS + 1000 * n
+        common = {"event_time": when, "user_id": user}
+        out.append(("clicks", click(event_id=f"c{n}", item_id=f"item-{n % 40}", **common)))
+        if n % 3 == 0:
+            out.append(("impressions", impression(event_id=f"i{n}", request_id=f"r{n}", **common)))
+        if n % 4 == 0:
+            out.append(("orders", order(event_id=f"o{n}", order_id=f"order-{n}", **common)))
+    return out
+
+
+@pytest.fixture
+def settings(fresh_settings, registry):
+    store, _ = shop.releases()
+    made = fresh_settings(
+        release_store=store, web={"port": free_port()}, deadlines_ms={"fraud": 60_000, "recommendations": 60_000, "ctr": 60_000}
+    )
+    shop.furnish(made)
+    return made
+
+
+def test_every_event_has_its_score_and_its_served_record(settings, tmp_path):
+    sent = events()
+    with shop.worker(settings, tmp_path / "worker.log") as worker:
+        shop.publish(settings, sent)
+        expected = {
+            "recommendations": {r["event_id"] for name, r in sent if name == "clicks"},
+            "ctr": {r["event_id"] for name, r in sent if name == "impressions"},
+            "fraud": {r["event_id"] for name, r in sent if name == "orders"},
+        }
+        for task, ids in expected.items():
+            shop.wait_for(lambda task=task, ids=ids: {s["event_id"] for s in shop.scores(settings, task)} == ids)
+            served = shop.read(settings, settings.topics.served(task), "served")
+            shop.wait_for(lambda served=served, ids=ids: {s["event_id"] for s in served} == ids)
+        assert worker.end() == 0, (tmp_path / "worker.log").read_text()
