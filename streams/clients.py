@@ -16,14 +16,34 @@ from streams.config import Settings
 from streams.ports import accepts
 
 BOOTSTRAP_MS = 5_000
-REASON_S = 3
+ANSWER_S = 3
 NO_BROKER = "start one with `headrace broker start`, or set HEADRACE_BROKERS"
 
 
 def require_broker(settings: Settings) -> None:
-    """BrokerUnavailable at once where nobody listens: the clients would go on trying for many seconds."""
+    """BrokerUnavailable where nobody listens, SettingsError where security is asked for and we are not let in.
+
+    At once: the clients would go on trying for many seconds, and kafka-python would not say why.
+    """
     if not any(accepts(address) for address in settings.brokers.split(",")):
         raise BrokerUnavailable("no broker listens", where=settings.brokers, todo=NO_BROKER)
+    if settings.security.tls or settings.security.sasl:
+        _require_admittance(settings)
+
+
+def _require_admittance(settings: Settings) -> None:
+    heard: list[ConfluentError] = []
+    client = AdminClient({**settings.librdkafka(), "error_cb": heard.append, "log_level": 0})
+    with suppress(KafkaException):  # silence is the next one's to find out
+        client.list_topics(timeout=ANSWER_S)
+    client.poll(0)
+    for error in heard:
+        if error.code() in (ConfluentError._AUTHENTICATION, ConfluentError._SSL):
+            raise SettingsError(
+                f"the broker does not let us in: {error.str()}",
+                where=f"{settings.brokers}, security.*",
+                expected="protocol, username, password and ca_file that it accepts",
+            )
 
 
 @contextmanager
@@ -81,8 +101,6 @@ def connected(settings: Settings) -> Iterator[dict[str, Any]]:
             "client_id": f"{settings.app_id}-cli",
             "bootstrap_timeout_ms": BOOTSTRAP_MS,
         }
-    except KafkaTimeoutError as error:
-        raise _refusal(settings) or kafka_python_error(error, settings.brokers) from error
     except KafkaError as error:
         raise kafka_python_error(error, settings.brokers) from error
 
@@ -98,20 +116,3 @@ def kafka_python_error(error: KafkaError, where: str) -> HeadraceError:
             todo="look at the broker's log",
         )
     return SettingsError(f"the broker refused: {said}", where=where, expected="rights and settings that it accepts")
-
-
-def _refusal(settings: Settings) -> SettingsError | None:
-    """Whether the broker refuses us: kafka-python only times out then, librdkafka says why."""
-    heard: list[ConfluentError] = []
-    client = AdminClient({**settings.librdkafka(), "error_cb": heard.append, "log_level": 0})
-    with suppress(KafkaException):
-        client.list_topics(timeout=REASON_S)
-    client.poll(0)
-    for error in heard:
-        if error.code() in (ConfluentError._AUTHENTICATION, ConfluentError._SSL):
-            return SettingsError(
-                f"the broker does not let us in: {error.str()}",
-                where=f"{settings.brokers}, security.*",
-                expected="protocol, username, password and ca_file that it accepts",
-            )
-    return None

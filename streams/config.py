@@ -150,14 +150,14 @@ class EngineSettings(Section):
     """What runs the models."""
 
     backend: Name = Field(default="openvino", description="a name of engines.BACKENDS")
-    precision: Literal["bf16", "fp32", "fp16"] = "bf16"
+    precision: Literal["bf16", "f32"] = "bf16"
     threads: int = Field(default=1, ge=1, le=256)
     buckets: Annotated[
         tuple[Positive, ...],
         NoDecode,
         BeforeValidator(_comma_list),
         AfterValidator(_ascending),
-    ] = (1, 8, 64, 256)
+    ] = (1, 4, 8, 16, 32, 64)
 
 
 class StateSettings(Section):

@@ -20,18 +20,19 @@ _TALKATIVE = ("aiokafka", "kafka", "faust", "mode", "urllib3", "httpx", "asyncio
 QUIET = {**dict.fromkeys(_TALKATIVE, logging.WARNING), "py.warnings": logging.ERROR}
 
 
-def setup(settings: Settings, stream: TextIO | None = None) -> None:
-    """Makes the root logger write to `stream` (stderr) and nowhere else."""
+def setup(settings: Settings, stream: TextIO | None = None, level: str = "") -> None:
+    """Makes the root logger write to `stream` (stderr) and nowhere else. `level` stands for the setting."""
+    level = level or settings.log.level
     stream = stream or sys.stderr
     json_lines = settings.log.format == "json" or (settings.log.format == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter((JsonLines if json_lines else Human)(list(secrets(settings))))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log.level.upper())
+    root.setLevel(level.upper())
     logging.captureWarnings(True)
-    for name, level in QUIET.items():
-        logging.getLogger(name).setLevel(logging.NOTSET if settings.log.level == "debug" else level)
+    for name, quiet in QUIET.items():
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else max(quiet, root.level))
 
 
 def secrets(settings: BaseModel) -> Iterator[str]:

@@ -3,6 +3,7 @@ The second wave waits for the first one's acknowledgement, so a score that exist
 nothing else can exist without it.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,16 @@ import xxhash
 from schemas.errors import BadRecord
 from streams.batch import ORDERS, TOPICS
 from streams.codecs import Codecs, Names
-from streams.deadletters import MOVED, dead_letter
+from streams.deadletters import MOVED, dead_letter, notice
 from streams.entities import touch_key, touch_partition, touches
 from streams.events import Record
 from streams.features import pack
+from streams.notices import Notices
 from streams.partitioning import partition_for
 from streams.tasks.base import Result
 from streams.work import Job, Outgoing, RawRecord, Work
+
+log = logging.getLogger(__name__)
 
 FEATURES_FORMAT = 1
 ALERTING = ("review", "block")
@@ -44,7 +48,7 @@ class Outputs:
 
     def __init__(self, codecs: Codecs, names: Names, *, partitions: int, carried_bytes: int) -> None:
         self.codecs, self.names, self.partitions, self.carried_bytes = codecs, names, partitions, carried_bytes
-        self.counts = Counts()
+        self.counts, self.notices = Counts(), Notices(log)
 
     def waves(self, work: Work) -> tuple[list[Outgoing], list[Outgoing]]:
         """(scores, dead letters and moves), (served, alerts and touches). Scores lie where their events lie."""
@@ -71,7 +75,8 @@ class Outputs:
         """A dead letter with the record's bytes."""
         _add(self.counts.dead, error.code, 1)
         letter = dead_letter(record, error, now_ms, self.carried_bytes)
-        return Outgoing(self.names.dead_letters, record.key, self.codecs.dead_letter(letter))
+        self.notices.say(*notice(letter))
+        return Outgoing(self.names.dead_letters, letter["key"], self.codecs.dead_letter(letter))
 
     def misplaced(self, record: RawRecord, event: Record, now_ms: int) -> Outgoing:
         """Back to the partition of its user, once: a second time means that the partition count has changed."""

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from schemas.errors import Fenced, HeadraceError, ProduceFailed
 from streams.config import Settings
+from streams.deadletters import letter_bytes
 from streams.lease import Lease
 
 log = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ def configuration(settings: Settings, linger_ms: float, compression: str) -> Map
         "compression.type": compression,
         "message.timeout.ms": int(settings.session_timeout_s * 1000 * DELIVERY_SHARE),
         # A dead letter is its input and what is wrong with it.
-        "message.max.bytes": 2 * settings.max_message_bytes,
+        "message.max.bytes": letter_bytes(settings),
         "queue.buffering.max.messages": 100_000,
         "queue.buffering.max.kbytes": 65_536,
         "error_cb": _log_error,

@@ -67,7 +67,7 @@ def _digest(text: str) -> str:
 
 
 class HashingEncoder:
-    """Words hashed to random directions and summed (Weinberger et al. 2009): a stand-in where no text encoder is at hand.
+    """Words hashed to random directions and summed (Weinberger et al. 2009): for where no text encoder is at hand.
 
     Texts that share words are near each other; nothing is known of meaning.
     """

@@ -71,7 +71,10 @@ def _furnish(settings: Settings, registry: ConfluentRegistry) -> None:
             (topics.vectors, "catalog_vector", vector_key(vector), vector)
             for vector in catalogue_vectors(items, ads, HashingEncoder())
         ),
-        *((topics.releases, "model_release", f"{task}/live".encode(), pointer(task, v)) for task, v in versions.items()),
+        *(
+            (topics.releases, "model_release", f"{task}/live".encode(), pointer(task, v))
+            for task, v in versions.items()
+        ),
     ]
     encoders: dict[str, Encoder] = {}
     producer = confluent_kafka.Producer(settings.librdkafka())
@@ -100,7 +103,10 @@ class WorkerProcess:
         self.settings, self.log = settings, log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams", "worker"], env=os.environ | environment(settings), stdout=file, stderr=file
+                [sys.executable, "-m", "streams", "worker"],
+                env=os.environ | environment(settings),
+                stdout=file,
+                stderr=file,
             )
 
     def ready(self) -> bool:
@@ -161,5 +167,3 @@ def wait_for(holds, seconds: float = 30, complaint=lambda: "") -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {seconds} s: {complaint()}")
         time.sleep(0.1)
-
-

@@ -13,8 +13,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+import streams.clients
 import streams.local
-import streams.topics
 from schemas.confluent import ConfluentRegistry
 from schemas.errors import BadRecord, HeadraceError, ProduceFailed, SettingsError
 from schemas.wire import Encoder
@@ -130,7 +130,7 @@ def test_the_exit_code_tells_what_kind_of_end_it_was(
     def fail(_: Settings) -> None:
         raise error
 
-    monkeypatch.setattr(streams.topics, "create_topics", fail)
+    monkeypatch.setattr(streams.clients, "require_broker", fail)
     result = headrace("topics create")
     assert result.exit_code == code
     assert "Traceback" not in result.output

@@ -27,7 +27,9 @@ def events(count: int = 60):
 def settings(fresh_settings, registry):
     store, _ = shop.releases()
     made = fresh_settings(
-        release_store=store, web={"port": free_port()}, deadlines_ms={"fraud": 60_000, "recommendations": 60_000, "ctr": 60_000}
+        release_store=store,
+        web={"port": free_port()},
+        deadlines_ms={"fraud": 60_000, "recommendations": 60_000, "ctr": 60_000},
     )
     shop.furnish(made)
     return made

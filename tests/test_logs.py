@@ -95,3 +95,9 @@ def test_deprecations_of_libraries_are_shown_only_on_debug() -> None:
         logging.captureWarnings(True)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert stream.getvalue() == ""
+
+
+def test_a_library_is_never_louder_than_the_level_that_was_asked_for() -> None:
+    stream = logged("json", "error")
+    logging.getLogger("kafka.net").warning("slow")
+    assert stream.getvalue() == ""

@@ -337,7 +337,7 @@ def test_another_users_event_id_is_no_repeat() -> None:
     assert [one.fresh for one in found] == [True, True]
 
 
-@pytest.mark.parametrize(("later", "fresh"), [(DAY - HOUR, False), (DAY + HOUR, True)])
+@pytest.mark.parametrize(("later", "fresh"), [(DAY - HOUR, False), (DAY, False), (DAY + HOUR, True)])
 def test_an_id_is_remembered_for_a_day_even_if_many_came_after_it(later: int, fresh: bool) -> None:
     state = make_state()
     stream = [click(time=HOUR + n, number=n) for n in range(1_000)]
@@ -352,6 +352,18 @@ def test_the_newest_ids_are_remembered_however_old_they_are() -> None:
     state = make_state()
     take(state, with_offsets([click(time=HOUR, number=1), click(time=400 * DAY, number=2)]))
     assert not take(state, [click(time=HOUR, number=1)._replace(offset=2)])[0].fresh
+
+
+@pytest.mark.parametrize(("others", "fresh"), [(31, False), (32, True)])
+@pytest.mark.parametrize("before", [0, 10, 31])
+def test_as_many_of_the_newest_ids_are_remembered_as_there_is_room_for(others: int, fresh: bool, before: int) -> None:
+    """32 clicks, be the others in an earlier batch or in the same."""
+    state = make_state()
+    stream = [click(time=HOUR, number=1)]
+    stream += [click(time=HOUR + DAY * n, number=100 + n) for n in range(2, others + 2)]
+    stream = with_offsets([*stream, click(time=HOUR, number=1)])
+    take(state, stream[: before + 1])
+    assert take(state, stream[before + 1 :])[-1].fresh is fresh
 
 
 def test_what_is_remembered_of_one_user_is_bounded_and_what_is_lost_is_counted() -> None:
@@ -455,6 +467,16 @@ def test_a_dropped_partition_is_forgotten_and_its_rows_are_used_again() -> None:
     assert len(state) == 1
     found = take(state, with_offsets([click(user=0, time=5, number=7)]))
     assert (found[0].totals, found[0].history, found[0].cut) == ((0,) * 5, (), (0, -1, -1))
+
+
+def test_users_of_a_dropped_partition_are_forgotten_also_if_they_had_left_the_arrays() -> None:
+    state = make_state(slots=1)
+    for user in (0, 2):
+        take(state, [click(user=user)])
+    assert state.dirty(0) == 2
+    state.drop([0])
+    assert (state.dirty(0), len(state)) == (0, 0)
+    assert take(state, [click(user=0, time=9, number=9)])[0].totals[0] == 0
 
 
 def test_a_user_who_turns_up_in_another_partition_brings_the_state_along() -> None:

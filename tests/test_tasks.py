@@ -19,7 +19,9 @@ WIDTH = 8
 
 def catalogue() -> Catalogue:
     catalog = Catalogue()
-    for row, (kind, ident) in enumerate([("item", f"item-{n}") for n in range(30)] + [("ad", f"ad-{n}") for n in range(3)]):
+    for row, (kind, ident) in enumerate(
+        [("item", f"item-{n}") for n in range(30)] + [("ad", f"ad-{n}") for n in range(3)]
+    ):
         vector = np.full(384, row / 100, "<f4").tobytes()
         if kind == "item":
             catalog.apply_item({"item_id": ident, "price": money(row), "available": True})
@@ -49,7 +51,10 @@ def filled(task: Task, events, catalog, history=()):
 
 def outputs_of(task: Task, rows):
     if task.topic == CLICKS:
-        return {"rows": np.tile(np.arange(1, 21), (len(rows), 1)), "scores": np.tile(np.linspace(2, 0, 20, dtype=np.float32), (len(rows), 1))}
+        return {
+            "rows": np.tile(np.arange(1, 21), (len(rows), 1)),
+            "scores": np.tile(np.linspace(2, 0, 20, dtype=np.float32), (len(rows), 1)),
+        }
     shape = (len(rows), 8) if task.topic == IMPRESSIONS else (len(rows),)
     return {"logit": np.full(shape, 1.5, np.float32)}
 
@@ -126,7 +131,9 @@ def test_an_unknown_task_is_refused_with_the_names_there_are():
 
 def test_a_first_order_has_no_usual_amount_and_a_burst_is_counted():
     task, catalog = make_task("fraud"), catalogue()
-    orders = [order(event_id=f"o{n}", order_id=f"o{n}", event_time=NOON_MS + 60_000 * n, amount=money(10)) for n in range(4)]
+    orders = [
+        order(event_id=f"o{n}", order_id=f"o{n}", event_time=NOON_MS + 60_000 * n, amount=money(10)) for n in range(4)
+    ]
     rows = filled(task, orders, catalog)
     from streams.tasks.fraud import COLUMN
 

@@ -61,14 +61,18 @@ def one_line(error: HeadraceError) -> str:
     return " ".join(str(error).split())
 
 
-def load_settings(context: typer.Context, **values: Any) -> "Settings":
-    """The settings of this call; `values` outrank environment and file. Logging is set up from them."""
+def load_settings(context: typer.Context, *, service: bool = False, **values: Any) -> "Settings":
+    """The settings of this call; `values` outrank environment and file. Logging is set up from them.
+
+    Only a service logs unasked: what a short command has to say is its output, or the one line of its error.
+    """
     from streams import logs
     from streams.config import Settings
 
     options: Options = context.obj or Options()
     settings = Settings(config_file=options.config_file, **values)
-    logs.setup(settings)
+    asked = service or options.debug or settings.sources()["log.level"] != "default"
+    logs.setup(settings, level="" if asked else "critical")
     return settings
 
 

@@ -25,7 +25,7 @@ def worker(
         headrace worker
         HEADRACE_WEB__PORT=6067 headrace worker --tasks fraud
     """
-    settings = load_settings(context, **({"tasks": tasks} if tasks else {}))
+    settings = load_settings(context, service=True, **({"tasks": tasks} if tasks else {}))
     from streams.clients import require_broker
     from streams.tasks import make_task
     from streams.worker import run

@@ -20,8 +20,10 @@ def create(context: typer.Context, json: bool = JSON_OPTION) -> None:
         HEADRACE_PARTITIONS=12 HEADRACE_REPLICATION=3 headrace topics create
     """
     settings = load_settings(context)
+    from streams.clients import require_broker
     from streams.topics import create_topics
 
+    require_broker(settings)
     report = create_topics(settings)
     if json:
         print_json({"created": report.created, "present": report.present, "problems": report.problems})
@@ -44,8 +46,10 @@ def list_(context: typer.Context, json: bool = JSON_OPTION) -> None:
     settings = load_settings(context)
     from dataclasses import asdict
 
+    from streams.clients import require_broker
     from streams.topics import list_topics
 
+    require_broker(settings)
     states = list_topics(settings)
     if json:
         print_json([asdict(state) for state in states])

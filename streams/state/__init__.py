@@ -172,9 +172,7 @@ class UserState:
         earlier = runs.earlier_sum(added)
         before = held[:, :FIRST] + earlier
         place = np.arange(len(slot)), COUNTED + topic
-        self._dedupe.remember(
-            slot, topic, own_ids, second, before[place], None if runs.single else earlier[place]
-        )
+        self._dedupe.remember(slot, topic, own_ids, second, before[place], None if runs.single else earlier[place])
         appended = self._histories.append(slot, runs, time, own_ids, event, lines)
         first = _earliest(held[:, FIRST], time, runs)
         self._store_sums(slot, runs, before + added, np.where(first == 0, time, np.minimum(first, time)))

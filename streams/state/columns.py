@@ -41,9 +41,7 @@ LINE: Final = np.dtype(f"V{ENTRY.itemsize}")  # the same bytes without fields: n
 
 # Columns of `sums` (integer sums, and one minimum) and of `marks` (maxima), each int64.
 TOTALS: Final = slice(0, 5)
-COUNTED: Final = (
-    5  # and two more: ids ever remembered, per topic; the next one's place in its ring follows from it
-)
+COUNTED: Final = 5  # and two more: ids ever remembered, per topic; the next one's place in its ring follows from it
 SEEN: Final = 8  # entries ever absorbed
 FIRST: Final = 9  # event_time of the user's first event, 0 if none
 SUMS: Final = 10
@@ -107,9 +105,7 @@ class Columns:
     marks: NDArray[np.int64]  # (n, MARKS)
     partition: NDArray[np.int32]  # (n,)
     end: NDArray[np.int64]  # (n,) where the history ends in the row's ring
-    entries: NDArray[
-        np.void
-    ]  # (n * ring,) ENTRY; the history is [end - history, end), zeros where it is short
+    entries: NDArray[np.void]  # (n * ring,) ENTRY; the history is [end - history, end), zeros where it is short
     ids: NDArray[np.uint64]  # (n, shape.ids) event ids as rings, one per topic
     seconds: NDArray[np.uint32]  # (n, shape.ids) how far the topic's event time had come at each id
     token_hash: NDArray[np.uint64]  # (n, shape.tokens) 0 where none
@@ -142,13 +138,12 @@ class Columns:
         return windows_of(self.entries, self.shape.history)
 
     def reset(self, rows: NDArray[np.int64]) -> None:
-        """Makes rows those of users without events."""
+        """Makes rows those of users without events. (Of `ids` only as many count as `sums` says.)"""
         self.sums[rows] = 0
         self.marks[rows] = -1
         self.end[rows] = self.shape.history
         lines = self.entries.view(np.uint64).reshape(len(self.end), -1)
         lines[rows, : self.shape.history * ENTRY.itemsize // 8] = 0
-        self.ids[rows] = 0
         self.token_hash[rows] = 0
         self.token_stamp[rows] = 0
         self.overflow.release(rows)

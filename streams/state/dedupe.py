@@ -76,9 +76,7 @@ class Dedupe:
     def _remembered(self, topic: int, age: int, second: int, now: int) -> bool:
         return age <= self._places[topic] or bool(age <= self._limit[topic] and second >= now - HORIZON_S)
 
-    def remember(
-        self, slot: Ints, topic: Ints, ids: IDS, second: Ints, counted: Ints, rank: Ints | None
-    ) -> None:
+    def remember(self, slot: Ints, topic: Ints, ids: IDS, second: Ints, counted: Ints, rank: Ints | None) -> None:
         """Notes fresh events. `counted`: ids of the user and topic before each; `rank`: how many of those are
         of this batch, None if none is."""
         if rank is None:

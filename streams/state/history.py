@@ -180,14 +180,10 @@ class Histories:
         else:
             self._raw[at + np.arange(len(at)) - lines.first[lines.event]] = raw
 
-    def _one_by_one(
-        self, sequence: _Sequence, runs: Runs, which: NDArray[np.intp], appended: Appended
-    ) -> None:
+    def _one_by_one(self, sequence: _Sequence, runs: Runs, which: NDArray[np.intp], appended: Appended) -> None:
         """Users whose events cannot be appended blindly: late ones, or more than fits their ring."""
         for number in which.tolist():
-            first, last = (
-                (number, number) if runs.single else (int(runs.head[number]), int(runs.tail[number]))
-            )
+            first, last = (number, number) if runs.single else (int(runs.head[number]), int(runs.tail[number]))
             part = slice(first, last + 1)
             self._reserve(sequence, part)
             if appended.late[part].any():

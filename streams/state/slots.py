@@ -86,8 +86,7 @@ class Slots:
             self._slot[user], self._user[row] = row, user
             held = self.held.pop(user, None)
             if held:
-                unpack(self._columns, row, held.packed)
-                self.dirty[row], self.flight[row] = held.dirty, held.flight
+                unpack(self._columns, row, held.packed)  # whatever became of it, it is dirty from here on
             else:
                 ask.setdefault(partition, []).append((user, row))
         for partition, asked in ask.items():
@@ -138,9 +137,7 @@ class Slots:
         """Keeps a row that the store does not have yet."""
         if self.dirty[row] or self.flight[row] != _SAVED:
             partition, flight = int(self._columns.partition[row]), int(self.flight[row])
-            self.held[self.user(row)] = Held(
-                partition, pack(self._columns, row), bool(self.dirty[row]), flight
-            )
+            self.held[self.user(row)] = Held(partition, pack(self._columns, row), bool(self.dirty[row]), flight)
 
     def _plan(self) -> None:
         """The next rows to evict: a sixteenth of all, those not used for longest."""

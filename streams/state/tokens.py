@@ -35,9 +35,7 @@ class Tokens:
             known[first] = self._use_many(slot[first], tokens[first], time[first], stamp[first])
             one_by_one = np.flatnonzero(~first).tolist()
         for number in one_by_one:
-            known[number] = self._use(
-                int(slot[number]), tokens[number].tolist(), int(time[number]), int(stamp[number])
-            )
+            known[number] = self._use(int(slot[number]), tokens[number].tolist(), int(time[number]), int(stamp[number]))
         return known
 
     def _use(self, slot: int, tokens: list[int], time: int, stamp: int) -> list[bool]:

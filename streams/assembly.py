@@ -1,0 +1,86 @@
+"""Puts together what scoring stands on: contracts, catalogue, shared entities, live releases.
+Whatever is away is waited for, and said; nothing here reads an event.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from schemas.registry import Registry
+from schemas.wire import Decoder
+from streams.catalog import Catalogue
+from streams.codecs import Names, make_codecs
+from streams.compacted import Compacted
+from streams.config import Settings
+from streams.deadletters import carried_bytes
+from streams.entities import EntityView
+from streams.live import CatalogueFeed, LiveReleases
+from streams.restore import until_it_works
+from streams.scoring import Scorer
+from streams.state import UserState
+from streams.store import UserStore
+from streams.tasks.base import Task
+
+READ_TIMEOUT_S = 60.0
+COLD_POLL_S = 0.05
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Grows as parts become ready. `waiting` says in words what is still missing; `scorer` is the last to come."""
+
+    engines: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "engines"))
+    builds: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "builds"))
+    catalog: Catalogue = field(default_factory=Catalogue)
+    waiting: tuple[str, ...] = ("the schema registry has not answered yet",)
+    feed: CatalogueFeed | None = None
+    live: LiveReleases | None = None
+    scorer: Scorer | None = None
+    _closers: list[Callable[[], None]] = field(default_factory=list)
+
+    async def build(
+        self,
+        settings: Settings,
+        registry: Registry,
+        tasks: Sequence[Task],
+        names: Names,
+        store: UserStore,
+        on_failure: Callable[[BaseException], object],
+    ) -> Scorer:
+        """`on_failure` hears of a release that cannot be loaded while its task has none."""
+        codecs = await until_it_works("the schema registry", make_codecs, registry, names, tasks)
+        self.waiting = ("the catalogue is not read yet",)
+        self.feed = CatalogueFeed(settings, registry, self.catalog)
+        self._closers.append(self.feed.stop)
+        entities = EntityView(Decoder(registry, "entity_state"))
+        view = Compacted(settings, settings.topics.entity_state, entities.apply)
+        self._closers.append(view.stop)
+        for what, reader in (("the catalogue", self.feed), ("shared entities", view)):
+            await until_it_works(what, reader.wait_current, READ_TIMEOUT_S)
+        self.feed.drain()
+        self.live = LiveReleases(
+            settings, registry, settings.tasks, self.catalog,
+            engines=self.engines, builds=self.builds, on_failure=on_failure,
+        )  # fmt: skip
+        self._closers.append(self.live.stop)
+        while cold := self.live.cold:
+            self.waiting = tuple(f"there is no live release of {task} on {settings.topics.releases}" for task in cold)
+            await asyncio.sleep(COLD_POLL_S)
+        self.waiting = ()
+        self.scorer = Scorer(
+            tasks, self.live.slots, codecs, names,
+            UserState(settings.state.slots, store=store, dedupe_per_user=settings.state.dedupe_per_user),
+            self.catalog, entities,
+            partitions=settings.partitions, max_message_bytes=settings.max_message_bytes,
+            deadlines_ms={task.name: settings.deadline_ms(task.name) for task in tasks},
+            carried_bytes=carried_bytes(settings),
+        )  # fmt: skip
+        return self.scorer
+
+    def close(self) -> None:
+        """Stops the readers and the threads; engines are freed with them."""
+        for close in reversed(self._closers):
+            close()
+        self.engines.shutdown()
+        self.builds.shutdown()

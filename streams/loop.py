@@ -1,0 +1,132 @@
+"""The scoring loop: take a micro-batch, absorb and score it, send what follows; while that is sent, the next one.
+It acknowledges an input when everything it caused is acknowledged, and holds partitions whose schema is not known yet.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from faust.types import TP
+
+from schemas.errors import RegistryUnavailable
+from streams.intake import Intake, MicroBatch
+from streams.live import CatalogueFeed, LiveReleases
+from streams.metrics import Metrics
+from streams.notices import Notices
+from streams.scoring import Scorer
+from streams.sender import Sender
+from streams.work import Work
+
+log = logging.getLogger(__name__)
+
+UNPARK_S = 1.0
+
+
+class Loop:
+    """`resume` is where recovery left each input: what comes before was scored by it. `position`: what is read next."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        scorer: Scorer,
+        sender: Sender,
+        engines: Executor,
+        metrics: Metrics,
+        feed: CatalogueFeed,
+        live: LiveReleases,
+        *,
+        resume: Mapping[TP, int],
+        in_flight: int,
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._intake, self._scorer, self._sender, self._engines = intake, scorer, sender, engines
+        self._metrics, self._feed, self._live, self._resume = metrics, feed, live, resume
+        self._spawn, self._free = spawn, asyncio.Semaphore(in_flight)
+        self._topics = {name: number for number, name in enumerate(scorer.names.inputs)}
+        self._notices = Notices(log)
+        self.position: dict[TP, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what makes going on wrong: ProduceFailed, Fenced, StateError."""
+        while True:
+            batch = await self._intake.take()
+            if self._feed.drain():
+                self._live.refresh()
+            work = self._prepared(batch)
+            if work is None:
+                batch.done()
+                continue
+            await self.infer(work)
+            batch.computed()
+            await self._free.acquire()
+            self._spawn(self._finish(batch, work))
+
+    async def unpark(self) -> None:
+        """Tries held partitions again, once a second."""
+        while True:
+            await asyncio.sleep(UNPARK_S)
+            for tp in self._intake.parked:
+                self._intake.unpark(tp)
+            self._notices.flush()
+            self._scorer.outputs.notices.flush()
+
+    async def infer(self, work: Work) -> None:
+        """On the engines' thread: the event loop goes on fetching and acknowledging."""
+        started = time.perf_counter()
+        await asyncio.get_running_loop().run_in_executor(self._engines, self._scorer.infer, work)
+        self._metrics.infer.observe(time.perf_counter() - started)
+
+    async def say(self, work: Work) -> None:
+        """Scores what recovery prepared; returns when all of it is acknowledged."""
+        await self.infer(work)
+        await self._sender.send(*self._scorer.outputs.waves(work))
+
+    def _prepared(self, batch: MicroBatch) -> Work | None:
+        """Decoded and absorbed; None if every part is held, or was scored before."""
+        started = time.perf_counter()
+        parts = []
+        for part in batch.parts:
+            topic, resume, records = self._topics[part.tp.topic], self._resume.get(part.tp, 0), part.records
+            if records[0].offset < resume:
+                records = [record for record in records if record.offset >= resume]
+            try:
+                decoded = self._scorer.decode(topic, records)
+            except RegistryUnavailable as error:
+                self._notices.say(f"{part.tp.topic}[{part.tp.partition}] waits", str(error))
+                self._intake.park(part, 0)
+                continue
+            self.position[part.tp] = part.records[-1].offset + 1
+            if records:
+                parts.append((topic, records, decoded))
+        if not parts:
+            return None
+        decoded_at = time.perf_counter()
+        work = self._scorer.prepare(parts, time.time_ns() // 1_000_000)
+        self._metrics.decode.observe(decoded_at - started)
+        self._metrics.absorb.observe(time.perf_counter() - decoded_at)
+        self._metrics.batch_events.observe(len(batch))
+        return work
+
+    async def _finish(self, batch: MicroBatch, work: Work) -> None:
+        try:
+            started = time.perf_counter()
+            first, second = self._scorer.outputs.waves(work)
+            encoded = time.perf_counter()
+            self._metrics.encode.observe(encoded - started)
+            await self._sender.send(first, second, lambda: self._scored(work, encoded))
+            batch.done()
+            self._metrics.ack.observe(time.perf_counter() - encoded)
+        finally:
+            self._free.release()
+
+    def _scored(self, work: Work, sent_at: float) -> None:
+        """The scores are acknowledged: how long that took, and how old the events are now."""
+        self._metrics.produce.observe(time.perf_counter() - sent_at)
+        now = time.time_ns() // 1_000_000
+        for job in work.jobs:
+            stamped = np.fromiter((work.raw[at].timestamp for at in job.index.tolist()), np.int64, len(job.index))
+            self._metrics.latency.observe(job.task.name, (now - stamped) / 1000)

@@ -1,0 +1,77 @@
+"""What a worker says of itself: its status for health and the watchdog, its counts for Prometheus.
+It reads the other parts and changes none of them.
+"""
+
+from collections.abc import Iterator
+
+from streams.app import App
+from streams.assembly import Assembly
+from streams.config import Settings
+from streams.flush import Flusher
+from streams.health import Status, Track
+from streams.intake import Intake
+from streams.loop import Loop
+from streams.metrics import Metrics
+from streams.outputs import Counts
+
+
+class Reporter:
+    """A health.Provider. `status` is called from the watchdog's thread too: it only reads."""
+
+    def __init__(self, settings: Settings, app: App, assembly: Assembly, intake: Intake, metrics: Metrics) -> None:
+        self._settings, self._app, self._assembly = settings, app, assembly
+        self._intake, self._metrics = intake, metrics
+        self.recovering: tuple[int, ...] = ()
+        self.flusher: Flusher | None = None
+        self.loop: Loop | None = None
+
+    def status(self) -> Status:
+        live, ready = self._assembly.live, self._assembly.scorer is not None
+        return Status(
+            assigned=bool(self.flusher and self.flusher.owned) or bool(self.recovering),
+            recovering=self.recovering,
+            cold=() if ready else tuple(live.cold if live else self._settings.tasks),
+            unreachable=self._assembly.waiting,
+            stopping=bool(self._app.should_stop),
+            tracks=tuple(self._tracks()),
+            releases={task: slot.live.release for task, slot in live.slots.items()} if live else {},
+        )
+
+    def _tracks(self) -> Iterator[Track]:
+        consumer, parked = self._app.consumer, self._intake.parked
+        if self.loop is None or self.flusher is None or consumer is None:
+            return
+        for tp, position in list(self.loop.position.items()):
+            if tp.partition in self.flusher.owned:
+                yield Track(f"{tp.topic}[{tp.partition}]", position, consumer.highwater(tp) or None, tp in parked)
+
+    def report(self) -> None:
+        """Adds what was counted since the last call; once a second."""
+        scorer, live, metrics = self._assembly.scorer, self._assembly.live, self._metrics
+        if scorer is None or live is None or self.loop is None:
+            return
+        counts, scorer.outputs.counts = scorer.outputs.counts, Counts()
+        for counter, found in (
+            (metrics.dead_letters, counts.dead),
+            (metrics.misplaced, counts.misplaced),
+            (metrics.scores, counts.scored),
+            (metrics.late, counts.late),
+            (metrics.alerts, counts.alerts),
+        ):
+            for label, count in found.items():
+                counter.labels(label).inc(count)
+        for task, count in counts.fallback.items():
+            metrics.fallbacks.labels(task, "deadline").inc(count)
+        metrics.duplicates.inc(counts.duplicates)
+        metrics.out_of_order.inc(counts.out_of_order)
+        metrics.set_parked(self._intake.parked)
+        metrics.set_releases({task: (slot.live.release, slot.live.engine_name) for task, slot in live.slots.items()})
+        metrics.users.set(len(scorer.state))
+        consumer = self._app.consumer
+        if consumer is not None:
+            metrics.set_lag(
+                {
+                    (tp.topic, tp.partition): max(0, (consumer.highwater(tp) or 0) - at)
+                    for tp, at in self.loop.position.items()
+                }
+            )
