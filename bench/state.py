@@ -54,9 +54,7 @@ class Stream:
         increments[np.arange(count), topic] = 1
         increments[is_order, 3:] = 123_400, 5
         tokens = np.zeros((count, 5), np.uint64)
-        tokens[is_order] = (
-            user[is_order, None] * 64 + rng.integers(1, 8, (int(is_order.sum()), 5)) * 8 + np.arange(5)
-        )
+        tokens[is_order] = user[is_order, None] * 64 + rng.integers(1, 8, (int(is_order.sum()), 5)) * 8 + np.arange(5)
         when = START_MS + number - np.where(rng.random(count) < late, 60_000, 0)
         return EventBatch(
             users=[str(name) for name in self._names[user]],
@@ -68,9 +66,7 @@ class Stream:
             increments=increments,
             tokens=tokens,
             entry_event=event,
-            entry_kind=np.array([KINDS["view"], KINDS["purchase"], KINDS["impression"]], np.uint8)[
-                topic[event]
-            ],
+            entry_kind=np.array([KINDS["view"], KINDS["purchase"], KINDS["impression"]], np.uint8)[topic[event]],
             entry_item=rng.integers(1, 30_000, len(event)).astype(np.int32),
             entry_value=np.full(len(event), 19_900, np.int64),
             entry_quantity=np.ones(len(event), np.int32),

@@ -64,6 +64,7 @@ class Assembly:
             engines=self.engines, builds=self.builds, on_failure=on_failure,
         )  # fmt: skip
         self._closers.append(self.live.stop)
+        await until_it_works("releases", self.live.wait_current, READ_TIMEOUT_S)
         while cold := self.live.cold:
             self.waiting = tuple(f"there is no live release of {task} on {settings.topics.releases}" for task in cold)
             await asyncio.sleep(COLD_POLL_S)

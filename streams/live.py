@@ -97,7 +97,13 @@ class LiveReleases:
         return tuple(task for task in self._tasks if task not in self.slots)
 
     def wait_current(self, timeout: float) -> None:
+        """Returns when the topic was read; a task without a pointer there takes the store's newest release."""
         self._reader.wait_current(timeout)
+        for task in self._tasks:
+            if task not in self._epochs and (versions := self._store.list(task)):
+                log.warning("no release of %s is pointed to; taking the newest, %s", task, versions[-1])
+                self._epochs[task] = 0
+                self._builds.submit(self._swap, task, versions[-1], 0)
 
     def stop(self) -> None:
         self._reader.stop()

@@ -49,6 +49,7 @@ class Loop:
         self._topics = {name: number for number, name in enumerate(scorer.names.inputs)}
         self._notices = Notices(log)
         self.position: dict[TP, int] = {}
+        self.newest: dict[str, int] = {}  # event time in ms, by topic
 
     async def run(self) -> None:
         """Until cancelled. Raises what makes going on wrong: ProduceFailed, Fenced, StateError."""
@@ -100,12 +101,16 @@ class Loop:
                 self._intake.park(part, 0)
                 continue
             self.position[part.tp] = part.records[-1].offset + 1
+            self._metrics.events.labels(part.tp.topic).inc(len(records))
             if records:
                 parts.append((topic, records, decoded))
         if not parts:
             return None
         decoded_at = time.perf_counter()
         work = self._scorer.prepare(parts, time.time_ns() // 1_000_000)
+        for number, name in enumerate(self._scorer.names.inputs):
+            if (of_topic := work.batch.topic == number).any():
+                self.newest[name] = max(self.newest.get(name, 0), int(work.batch.time[of_topic].max()))
         self._metrics.decode.observe(decoded_at - started)
         self._metrics.absorb.observe(time.perf_counter() - decoded_at)
         self._metrics.batch_events.observe(len(batch))

@@ -21,14 +21,16 @@ class Reporter:
     def __init__(self, settings: Settings, app: App, assembly: Assembly, intake: Intake, metrics: Metrics) -> None:
         self._settings, self._app, self._assembly = settings, app, assembly
         self._intake, self._metrics = intake, metrics
+        self.assigned = False  # the group has told us our share, which may be none
         self.recovering: tuple[int, ...] = ()
+        self.restored: tuple[int, int] = (0, 0)  # changelog records of the partition in recovery: done, in all
         self.flusher: Flusher | None = None
         self.loop: Loop | None = None
 
     def status(self) -> Status:
         live, ready = self._assembly.live, self._assembly.scorer is not None
         return Status(
-            assigned=bool(self.flusher and self.flusher.owned) or bool(self.recovering),
+            assigned=self.assigned,
             recovering=self.recovering,
             cold=() if ready else tuple(live.cold if live else self._settings.tasks),
             unreachable=self._assembly.waiting,
@@ -41,9 +43,15 @@ class Reporter:
         consumer, parked = self._app.consumer, self._intake.parked
         if self.loop is None or self.flusher is None or consumer is None:
             return
+        if self.recovering:
+            yield Track(f"recovery of partition {self.recovering[0]}", *self.restored)
         for tp, position in list(self.loop.position.items()):
             if tp.partition in self.flusher.owned:
                 yield Track(f"{tp.topic}[{tp.partition}]", position, consumer.highwater(tp) or None, tp in parked)
+
+    def progress(self, done: int, total: int) -> None:
+        """How far a restore is; from its thread."""
+        self.restored = (done, total)
 
     def report(self) -> None:
         """Adds what was counted since the last call; once a second."""
@@ -65,6 +73,7 @@ class Reporter:
         metrics.duplicates.inc(counts.duplicates)
         metrics.out_of_order.inc(counts.out_of_order)
         metrics.set_parked(self._intake.parked)
+        metrics.set_newest(self.loop.newest)
         metrics.set_releases({task: (slot.live.release, slot.live.engine_name) for task, slot in live.slots.items()})
         metrics.users.set(len(scorer.state))
         consumer = self._app.consumer

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import BadRecord, HeadraceError
 from streams.batch import TOPICS
-from streams.changelog import Changelog, Frontier
+from streams.changelog import Changelog, Frontier, Progress
 from streams.config import Settings
 from streams.events import Record
 from streams.offsets import bounds, committed, read_range
@@ -61,15 +61,22 @@ class Restored:
 class Recovery:
     """Blocking: called from a thread while no events of the partition flow."""
 
-    def __init__(self, settings: Settings, scorer: Scorer, changelog: Changelog, store: UserStore) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        scorer: Scorer,
+        changelog: Changelog,
+        store: UserStore,
+        progress: Progress | None = None,
+    ) -> None:
         self._settings, self._scorer = settings, scorer
-        self._changelog, self._store = changelog, store
+        self._changelog, self._store, self._progress = changelog, store, progress
 
     def run(self, partition: int, now_ms: int) -> Restored:
         """Raises FrontierTooOld where an input log no longer reaches back, BrokerUnavailable, Fenced."""
         inputs, tasks = self._scorer.names.inputs, self._scorer.names.scores
         self._changelog.acquire(partition)
-        frontier = self._changelog.restore(partition, self._store)
+        frontier = self._changelog.restore(partition, self._store, self._progress)
         places = [(topic, partition) for topic in inputs]
         found = bounds(self._settings, [*places, *((topic, partition) for topic in tasks.values())])
         read = committed(self._settings, self._settings.app_id, places)

@@ -110,7 +110,7 @@ class Worker:
             self.assembly.feed, self.assembly.live,
             resume=self.flusher.resume, in_flight=settings.batch.in_flight, spawn=self._spawn,
         )  # fmt: skip
-        self.recovery = Recovery(settings, scorer, self.changelog, self.store)
+        self.recovery = Recovery(settings, scorer, self.changelog, self.store, self.reporter.progress)
         self.reporter.flusher, self.reporter.loop = self.flusher, self.loop
         for part in (
             self.loop.run(),
@@ -136,6 +136,7 @@ class Worker:
         """Before records flow: brings the state of new partitions up, and lets go of the others."""
         if (await self.app.wait(self._ready.wait())).stopped:
             return
+        self.reporter.assigned = True
         flusher, inputs = self.flusher, set(self.names.inputs)
         mine = {tp.partition for tp in assigned if tp.topic in inputs}
         current = {tp.partition for tp in kept if tp.topic in inputs} & flusher.owned

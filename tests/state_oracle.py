@@ -1,44 +1,19 @@
 """User state in plain Python, written from its rules and not from its code: event after event, no arrays.
-Also the streams of random events that the tests feed to both, and a reader of packed rows.
+Also a reader of packed rows and of what the arrays say, in the oracle's own form.
 """
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streams.batch import CLICKS, KINDS, ORDERS, EventBatch
+from streams.batch import ORDERS
 from streams.state import TOPIC_SALT, Absorbed, History, Shape
+from tests.state_events import Event, Line
 
 DAY_S = 86_400
-
-
-class Line(NamedTuple):
-    kind: int
-    item: int
-    value: int
-    quantity: int
-
-
-class Event(NamedTuple):
-    """One event of one user. `lines` are its history entries."""
-
-    user: str
-    partition: int
-    topic: int
-    offset: int
-    time: int
-    id: int
-    increments: tuple[int, ...]
-    tokens: tuple[int, ...]
-    lines: tuple[Line, ...]
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.time, self.id ^ int(TOPIC_SALT[self.topic])
 
 
 class Seen(NamedTuple):
@@ -68,9 +43,7 @@ class User:
     first_time: int = 0
     entries: list[Entry] = field(default_factory=list)
     ids: list[list[tuple[int, int]]] = field(default_factory=lambda: [[], [], []])  # all ever, with second
-    tokens: dict[int, list[int]] = field(
-        default_factory=dict
-    )  # hash -> [first time, (offset, column) as one number]
+    tokens: dict[int, list[int]] = field(default_factory=dict)  # hash -> [first time, offset * 8 + column]
 
 
 class Oracle:
@@ -141,9 +114,7 @@ class Oracle:
         if event.topic != ORDERS:
             return (False,) * 5
         held = [token in user.tokens for token in event.tokens]
-        known = tuple(
-            has and user.tokens[token][0] < event.time for has, token in zip(held, event.tokens, strict=True)
-        )
+        known = tuple(has and user.tokens[token][0] < event.time for has, token in zip(held, event.tokens, strict=True))
         for column, (has, token) in enumerate(zip(held, event.tokens, strict=True)):
             if has:
                 user.tokens[token] = [min(user.tokens[token][0], event.time), event.offset * 8 + column]
@@ -228,29 +199,8 @@ def read(packed: bytes, shape: Shape) -> dict[str, Any]:
             for time, hashed, value, amount, item, quantity, units, kind, *counts in entries
         ],
         "ids": rings,
-        "tokens": {
-            hashed: (first, stamp - 8) for hashed, first, stamp in zip(hashes, firsts, stamps, strict=True)
-        },
+        "tokens": {hashed: (first, stamp - 8) for hashed, first, stamp in zip(hashes, firsts, stamps, strict=True)},
     }
-
-
-def columns(events: Sequence[Event]) -> EventBatch:
-    lines = [(number, line) for number, event in enumerate(events) for line in event.lines]
-    return EventBatch(
-        users=[event.user for event in events],
-        topic=np.array([event.topic for event in events], np.uint8),
-        partition=np.array([event.partition for event in events], np.int32),
-        offset=np.array([event.offset for event in events], np.int64),
-        time=np.array([event.time for event in events], np.int64),
-        event_hash=np.array([event.id for event in events], np.uint64),
-        increments=np.array([event.increments for event in events], np.int64).reshape(-1, 5),
-        tokens=np.array([event.tokens for event in events], np.uint64).reshape(-1, 5),
-        entry_event=np.array([number for number, _ in lines], np.int32),
-        entry_kind=np.array([line.kind for _, line in lines], np.uint8),
-        entry_item=np.array([line.item for _, line in lines], np.int32),
-        entry_value=np.array([line.value for _, line in lines], np.int64),
-        entry_quantity=np.array([line.quantity for _, line in lines], np.int32),
-    )
 
 
 def seen(absorbed: Absorbed, history: History) -> list[Seen]:
@@ -259,9 +209,7 @@ def seen(absorbed: Absorbed, history: History) -> list[Seen]:
     found = []
     for number, window in enumerate(windows.tolist()):
         real = [tuple(entry) for entry in window if entry[1]]
-        assert all(not any(entry) for entry in window[: len(window) - len(real)]), (
-            "padding is zero, on the left"
-        )
+        assert all(not any(entry) for entry in window[: len(window) - len(real)]), "padding is zero, on the left"
         found.append(
             Seen(
                 bool(absorbed.fresh[number]),
@@ -274,84 +222,3 @@ def seen(absorbed: Absorbed, history: History) -> list[Seen]:
             )
         )
     return found
-
-
-def with_offsets(events: Sequence[Event]) -> list[Event]:
-    """Offsets of each topic-partition in the order given."""
-    next_offset: dict[tuple[int, int], int] = {}
-    placed = []
-    for event in events:
-        place = event.partition, event.topic
-        placed.append(event._replace(offset=next_offset.get(place, 0)))
-        next_offset[place] = next_offset.get(place, 0) + 1
-    return placed
-
-
-def make_event(user: int, topic: int, time: int, number: int, lines: int, tokens: Sequence[int]) -> Event:
-    """An event told by small numbers; `number` is its id within the topic."""
-    hashed = (number * 0x9E3779B97F4A7C15 + topic) % (1 << 64)
-    if topic == ORDERS:
-        body = [Line(KINDS["order"], 0, 100 * number + lines, lines - 1)]
-        body += [Line(KINDS["purchase"], number * 20 + n, 10 * n, n) for n in range(1, lines)]
-        kept = tuple(token + 1000 * column if token else 0 for column, token in enumerate(tokens))
-        return Event(
-            f"u{user}",
-            user % 2,
-            topic,
-            0,
-            time,
-            hashed,
-            (0, 1, 0, 100 * number + lines, 3 * lines),
-            kept,
-            tuple(body),
-        )
-    kind = KINDS["view"] if topic == CLICKS else KINDS["impression"]
-    increments = (1, 0, 0, 0, 0) if topic == CLICKS else (0, 0, 1, 0, 0)
-    return Event(
-        f"u{user}", user % 2, topic, 0, time, hashed, increments, (0,) * 5, (Line(kind, number, 7, 1),)
-    )
-
-
-def random_events(
-    seed: int, count: int, users: int, *, disorder: float = 0.1, span_ms: int = 10**9
-) -> list[Event]:
-    """A seeded stream: mostly in order, with repeats, equal times, and a few users who send most of it."""
-    rng = np.random.default_rng(seed)
-    events: list[Event] = []
-    for number in range(count):
-        topic = int(rng.choice(3, p=[0.7, 0.15, 0.15]))
-        time = 1 + (number // 2) * span_ms // count
-        if rng.random() < disorder:
-            time = max(1, time - int(rng.integers(span_ms)))
-        tokens = (rng.integers(0, 9, 5) * (rng.random(5) < 0.8)).tolist()
-        user = int(min(rng.integers(users), rng.integers(users)))
-        event = make_event(user, topic, time, number, int(rng.integers(1, 17)), tokens)
-        if events and rng.random() < 0.05:
-            event = events[int(rng.integers(len(events)))]
-        events.append(event)
-    return with_offsets(events)
-
-
-def permutation(rng: np.random.Generator, events: Sequence[Event]) -> list[Event]:
-    """Another interleaving of the topic-partitions."""
-    streams: dict[tuple[int, int], list[Event]] = {}
-    for event in events:
-        streams.setdefault((event.partition, event.topic), []).append(event)
-    labels: NDArray[np.int64] = rng.permutation(
-        np.repeat(np.arange(len(streams)), [len(stream) for stream in streams.values()])
-    )
-    sources = [iter(stream) for stream in streams.values()]
-    return [next(sources[label]) for label in labels.tolist()]
-
-
-__all__ = [
-    "Oracle",
-    "Seen",
-    "columns",
-    "make_event",
-    "permutation",
-    "random_events",
-    "read",
-    "replace",
-    "seen",
-]

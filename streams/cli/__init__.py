@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from streams.cli import broker, config, data, deadletters, releases, run, sources, topics, traffic
+from streams.cli import broker, catalog, config, data, deadletters, releases, run, sources, topics, traffic
 from streams.cli.frame import Commands, Options
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(broker.app, name="broker")
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="deadletters")
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(data.app, name="data")
 app.add_typer(releases.app, name="releases")
 app.add_typer(config.app, name="config")

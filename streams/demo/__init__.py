@@ -2,6 +2,6 @@
 It stands above all else and adds nothing to how events are scored: the worker it starts is the ordinary one.
 """
 
-from streams.demo.run import run
+from streams.demo.play import run
 
 __all__ = ["run"]

@@ -63,7 +63,6 @@ def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: P
             "brokers": brokers,
             "registry_url": registry_url,
             "data_dir": folder / "run",
-            "release_store": str(folder / "releases"),
             "app_id": "headrace-demo",
             "web": settings.web.model_copy(update={"host": "127.0.0.1", "port": free_port()}),
         }
@@ -80,7 +79,8 @@ def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], No
             return dict(made["versions"])
     versions: dict[str, str] = {}
     with subprocess.Popen(command(plan), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         for line in process.stdout:
             step = json.loads(line)
             on_step(step)

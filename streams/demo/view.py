@@ -29,7 +29,7 @@ WINDOW_S = 5.0
 
 
 class Board:
-    """What is shown. Fed by two threads, drawn by a third; every field is replaced or appended to, never half written."""
+    """What is shown. Fed by two threads, drawn by a third: every field is replaced or appended to, not half written."""
 
     def __init__(self, settings: Settings, title: str) -> None:
         self.title, self.settings = title, settings
@@ -54,17 +54,23 @@ class Board:
         span = now - ticks[0][0]
         return (self.scored[task] - ticks[0][1]) / span if span > 0 else 0.0
 
+    @property
+    def alerted(self) -> int:
+        """Orders that were not simply approved."""
+        return sum(self.decisions.values()) - self.decisions["approve"]
+
+    def _latency_ms(self, task: str) -> tuple[str, str]:
+        """p50 and p99, or a dash before there are any."""
+        return tuple(f"{s * 1000:.1f}" for s in self.latency[task]) if task in self.latency else ("-", "-")  # type: ignore[return-value]
+
     def render(self) -> RenderableType:
         now = time.monotonic()
         rates = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("task", "scores", "per s", "p50 ms", "p99 ms", "release"):
             rates.add_column(column, justify="left" if column in ("task", "release") else "right")
         for task in self.tasks:
-            p50, p99 = self.latency.get(task, (float("nan"), float("nan")))
-            rates.add_row(
-                task, f"{self.scored[task]:,}", f"{self.rate(task, now):,.0f}", f"{p50 * 1000:.1f}", f"{p99 * 1000:.1f}",
-                self.releases.get(task, ""),
-            )  # fmt: skip
+            rate, (p50, p99) = f"{self.rate(task, now):,.0f}", self._latency_ms(task)
+            rates.add_row(task, f"{self.scored[task]:,}", rate, p50, p99, self.releases.get(task, ""))
         lines = [
             Text(f"{task}: {line}", no_wrap=True, overflow="ellipsis")
             for task in self.tasks
@@ -78,7 +84,7 @@ class Board:
             Text(self.title, style="dim"),
             Panel(rates, title=f"{self.published:,} events published", title_align="left"),
             Panel(Group(*lines), title="newest scores", title_align="left"),
-            Panel(Group(*alerts), title=f"alerts ({sum(self.decisions.values()) - self.decisions['approve']:,})", title_align="left"),
+            Panel(Group(*alerts), title=f"alerts ({self.alerted:,})", title_align="left"),
             Text(f"dead letters: {dead} (a few bad messages are sent on purpose)   Ctrl-C ends"),
         )  # fmt: skip
 
@@ -86,16 +92,12 @@ class Board:
         """A few lines for after the view is gone."""
         lines = [f"published {self.published:,} events"]
         for task in self.tasks:
-            p50, p99 = self.latency.get(task, (float("nan"), float("nan")))
+            p50, p99 = self._latency_ms(task)
             name = self.releases.get(task, "?")
-            lines.append(
-                f"{task}: {self.scored[task]:,} scores, p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, release {name}"
-            )
-        found = self.frauds["caught"]
-        lines.append(
-            f"decisions: {self.decisions['approve']:,} approve, {self.decisions['review']:,} review, {self.decisions['block']:,} block; "
-            f"of {self.frauds['all']:,} simulated frauds {found:,} were reviewed or blocked"
-        )
+            lines.append(f"{task}: {self.scored[task]:,} scores, p50 {p50} ms, p99 {p99} ms, release {name}")
+        decided = ", ".join(f"{self.decisions[name]:,} {name}" for name in ("approve", "review", "block"))
+        found, frauds = self.frauds["caught"], self.frauds["all"]
+        lines.append(f"decisions: {decided}; of {frauds:,} simulated frauds {found:,} were reviewed or blocked")
         lines.append(f"dead letters: {sum(self.dead.values()):,}")
         return "\n".join(lines)
 

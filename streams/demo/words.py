@@ -37,7 +37,8 @@ class Narrator:
             name = self._items.get(line["item_id"], line["item_id"])
             about = f", {line['quantity']} x {name}{more}, {order['country'] or '?'}"
         why = f": {', '.join(score['reasons'][:3])}" if score["reasons"] else ""
-        return f"order {score['order_id']}{about}: fraud {score['probability']:.2f}, {score['decision']}{why}{self._truth(score)}"
+        verdict = f"fraud {score['probability']:.2f}, {score['decision']}{why}{self._truth(score)}"
+        return f"order {score['order_id']}{about}: {verdict}"
 
     def recommendation(self, score: Mapping[str, Any]) -> str:
         click = self._events.get(score["event_id"])

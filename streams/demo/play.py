@@ -28,7 +28,7 @@ from streams.sources.telling import Timed
 from streams.sources.world import World, WorldConfig
 
 TRAIN_FROM, LIVE_FROM, LIVE_TO = "2011-03-01", "2011-11-01", "2011-12-09"
-SPEED = 14_400  # four hours of the shop's time a second: some hundred events a second
+SPEED = 7_200  # two hours of the shop's time a second: two or three hundred events a second
 FRAUD_RATE = 0.03  # of orders: enough to learn from, few enough to be fraud
 BAD_EVERY = 500  # events between two bad messages
 DRAW_S = 0.5
@@ -42,7 +42,12 @@ def run(settings: Settings, seconds: float | None = None) -> None:
     shop = data(console)
     config: dict[str, Any] = {"start": TRAIN_FROM, "end": LIVE_TO, "shop": shop, "fraud_rate": FRAUD_RATE}
     plan = ModelPlan(
-        config, TRAIN_FROM, LIVE_FROM, str(folder / "releases"), str(folder / "encoder"), str(folder / "vectors.npz")
+        config,
+        TRAIN_FROM,
+        LIVE_FROM,
+        settings.release_store,
+        str(settings.data_dir / "encoder"),
+        str(folder / "vectors.npz"),
     )
     say = console.print
     try:
@@ -97,7 +102,9 @@ def training(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
                 shown = {name: round(value, 4) for name, value in step["metrics"].items() if isinstance(value, float)}
                 bars.console.print(f"release {step['task']}/{step['version']} {shown or ''}")
             else:
-                bars.console.print(f"{what}: {', '.join(f'{name} {value}' for name, value in step.items() if name != 'what')}")
+                bars.console.print(
+                    f"{what}: {', '.join(f'{name} {value}' for name, value in step.items() if name != 'what')}"
+                )
 
         yield on_step
 

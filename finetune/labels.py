@@ -1,0 +1,90 @@
+"""What became of each event: clicks that name an impression, verdicts on orders, the item that a user went on to.
+Every rule is a function of what was recorded up to a moment, so that nothing from after it slips into a label.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Labels:
+    """Labels of a stream. `clicks`: (impression, ad) to UTC ms; `verdicts`: order to (observed_at, revision, value)s."""
+
+    clicks: dict[tuple[str, str], int] = field(default_factory=dict)
+    verdicts: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
+
+    def add(self, topic: str, record: Record) -> None:
+        """Notes what a record of the stream says, if it is a click on an ad or a fraud label."""
+        if topic == "clicks" and record["impression_id"] is not None:
+            self.clicks.setdefault((record["impression_id"], record["ad_id"]), record["event_time"])
+        elif topic == "labels" and record["task"] == "fraud":
+            said = (record["observed_at"], record["revision"], record["value"])
+            self.verdicts.setdefault(record["target_id"], []).append(said)
+
+    def known_by(self, moment: int) -> "Labels":
+        """Those that were there before `moment`, UTC ms."""
+        clicks = {pair: time for pair, time in self.clicks.items() if time < moment}
+        verdicts = {
+            order: early
+            for order, said in self.verdicts.items()
+            if (early := [each for each in said if each[0] < moment])
+        }
+        return Labels(clicks, verdicts)
+
+    def is_fraud(self, order_id: str) -> bool:
+        """What the newest revision says; no label means no fraud."""
+        said = self.verdicts.get(order_id)
+        return bool(said) and max(said, key=lambda each: each[1])[2] > 0.5
+
+
+def fraud_labels(events: Sequence[Record], labels: Labels) -> NDArray[np.float32]:
+    """(B,) 1 for each order that is fraud."""
+    return np.array([labels.is_fraud(event["order_id"]) for event in events], np.float32)
+
+
+def click_labels(events: Sequence[Record], labels: Labels, slots: int) -> NDArray[np.float32]:
+    """(B, slots) 1 where a click names the impression and the ad."""
+    label = np.zeros((len(events), slots), np.float32)
+    for number, event in enumerate(events):
+        for place, ad in enumerate(event["slate"][:slots]):
+            label[number, place] = (event["event_id"], ad["ad_id"]) in labels.clicks
+    return label
+
+
+def shown_ads(events: Sequence[Record], slots: int) -> NDArray[np.float32]:
+    """(B, slots) 1 for each ad that came into view: what was not seen is no negative."""
+    shown = np.zeros((len(events), slots), np.float32)
+    for number, event in enumerate(events):
+        shown[number, : len(event["slate"])] = [ad["shown"] for ad in event["slate"][:slots]]
+    return shown
+
+
+def next_items(
+    user: NDArray[np.integer], time: NDArray[np.int64], item: NDArray[np.int32], window_ms: int
+) -> NDArray[np.int32]:
+    """(N,) for each click the user's next other item within the window; 0 where there is none.
+
+    The clicks are all there are, in time order; item 0, the unknown one, is never an answer.
+    """
+    target = np.zeros(len(item), np.int32)
+    order = np.lexsort((np.arange(len(user)), user))
+    upcoming = other = (0, 0)  # (item, time) of the next known item of the user, and of the next that is another one
+    owner = -1
+    for place in order[::-1].tolist():
+        here, now = int(item[place]), int(time[place])
+        if user[place] != owner:
+            owner, upcoming, other = int(user[place]), (0, 0), (0, 0)
+        found, when = upcoming if upcoming[0] != here else other
+        if found and when - now <= window_ms:
+            target[place] = found
+        if here:
+            if here != upcoming[0]:
+                other = upcoming
+            upcoming = (here, now)
+    return target

@@ -1,0 +1,80 @@
+"""Processes that die or freeze: by SIGKILL at random moments, and by SIGSTOP past the session."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests import checker, shop
+from tests.chaos.harness import SESSION_S, Stream, crew, crowd, judge, kill, seed, unserved
+
+pytestmark = pytest.mark.slow
+
+
+def test_three_kills_lose_nothing_and_repeat_nothing_differently(shop_settings, tmp_path):
+    rng = random.Random(seed())
+    settings, sent = shop_settings(), crowd(rng, 4000)
+    missing = []
+    with crew(settings, tmp_path) as group, Stream(settings, sent, rate=120) as stream:
+        for number in range(3):
+            worker = group.start("a" if number < 2 else "b")  # the last one starts without a local copy
+            time.sleep(rng.uniform(1.0, 4.0))
+            kill(worker)
+            missing.append(unserved(settings))
+        group.start("b")
+        stream.join()
+        group.finish()
+        print("scores without served after each kill:", missing)
+        judge("three kills", settings, sent, group)
+        assert group.workers[-1].end() == 0
+
+
+def test_a_killed_run_ends_in_the_state_of_an_undisturbed_one(shop_settings, fresh_settings, tmp_path):
+    rng = random.Random(seed())
+    settings, sent = shop_settings(), crowd(rng, 1500)
+    with crew(settings, tmp_path / "disturbed") as group:
+        (tmp_path / "disturbed").mkdir()
+        with Stream(settings, sent, rate=300):
+            worker = group.start()
+            time.sleep(rng.uniform(0.5, 2.0))
+            kill(worker)
+            group.start()
+        group.finish()
+        judge("one kill", settings, sent, group)
+    inputs = {name: getattr(settings.topics, name) for name in ("clicks", "orders", "impressions", "items", "ads")}
+    inputs |= {name: getattr(settings.topics, name) for name in ("vectors", "releases")}
+    calm = shop_settings_on(fresh_settings, settings, inputs)
+    (tmp_path / "calm").mkdir()
+    with crew(calm, tmp_path / "calm") as group:
+        group.start()
+        group.finish()
+        assert group.workers[0].end() == 0
+    assert not checker.differing_users(checker.state_rows(settings), checker.state_rows(calm))
+
+
+def shop_settings_on(fresh_settings, settings, topics):
+    """A second group on the same inputs, with outputs and state of its own."""
+    keep = settings.model_dump(include={"release_store", "deadlines_ms", "session_timeout_s", "state", "batch"})
+    return fresh_settings(topics=topics, **keep)
+
+
+def test_a_frozen_worker_is_fenced_and_overwrites_nothing(shop_settings, tmp_path):
+    rng = random.Random(seed())
+    settings, sent = shop_settings(), crowd(rng, 3000)
+    with crew(settings, tmp_path) as group, Stream(settings, sent, rate=110) as stream:
+        frozen = group.start("a")
+        time.sleep(rng.uniform(1.0, 3.0))
+        frozen.process.send_signal(signal.SIGSTOP)
+        successor = group.start("b")  # gets the partitions when the session of the frozen one is over
+        time.sleep(rng.uniform(1.0, SESSION_S / 2))
+        frozen.process.send_signal(signal.SIGCONT)
+        shop.wait_for(lambda: frozen.process.poll() is not None, 60, lambda: frozen.log.read_text()[-3000:])
+        assert frozen.process.returncode != 0
+        assert successor.process.poll() is None, successor.log.read_text()[-3000:]
+        stream.join()
+        group.finish()
+        report = judge("frozen", settings, sent, group)
+        assert report.repeated_scores == 0
+        print(frozen.log.read_text(errors="replace")[-1500:])
+        assert successor.end() == 0
