@@ -5,7 +5,6 @@ CPU is that of all threads of the process, librdkafka's and the engine's include
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -13,7 +12,7 @@ from subprocess import Popen
 from confluent_kafka import TopicPartition
 
 from streams.config import Settings
-from streams.offsets import places, plain_consumer
+from streams.offsets import bounds, places, plain_consumer
 
 TICKS = os.sysconf("SC_CLK_TCK")
 POLL_S = 0.05
@@ -36,19 +35,22 @@ class Ends:
     """How many records each of some topics ever had: the ends of their partitions, summed."""
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
-        self._settings = settings
         self._places = [places(settings, topic) for topic in topics]
+        bounds(settings, [place for found in self._places for place in found])  # waits until each has a leader
+        self._consumer = plain_consumer(settings)
+
+    def counts(self) -> list[int]:
+        return [sum(self._end(*place) for place in found) for found in self._places]
+
+    def _end(self, topic: str, partition: int) -> int:
+        return int(self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1])
 
     def least(self) -> int:
         """Of the topic that has fewest."""
         return min(self.counts())
 
-    def counts(self) -> list[int]:
-        with closing(plain_consumer(self._settings)) as consumer:
-            return [
-                sum(consumer.get_watermark_offsets(TopicPartition(*place), timeout=10)[1] for place in found)
-                for found in self._places
-            ]
+    def close(self) -> None:
+        self._consumer.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,9 @@ def process(arguments: Sequence[str], settings: Settings, log: Path) -> Iterator
         )
     try:
         yield running
+    except RuntimeError:
+        say(log.read_text(errors="replace")[-3000:])
+        raise
     finally:
         running.kill()
         running.wait()

@@ -3,7 +3,8 @@ The job is in bench.peers.job; all variants read the same topic, one after the o
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from bench import testbed, timed_worker
@@ -64,8 +65,10 @@ def run(bed: Settings, name: str, number: int, events: int) -> Stretch:
     """One variant over the published clicks, up to `events` of them, from an empty state."""
     settings = variant(bed, f"{name}{number}", tasks=(TASK,), engine={"backend": "null"})
     topics = settings.topics
-    ends = Ends(settings, [topics.scores(TASK), topics.served(TASK)])
-    with process(COMMANDS[name], settings, settings.data_dir / "log") as started:
+    with (
+        closing(Ends(settings, [topics.scores(TASK), topics.served(TASK)])) as ends,
+        process(COMMANDS[name], settings, settings.data_dir / "log") as started,
+    ):
         found = stretch_of(started, ends, events, SETTLE_S if SHARES[name] == 1.0 else 0.0)
     say(f"{name}: {found.us:.1f} us of CPU an event, {found.per_s:,.0f} events/s")
     return found
@@ -77,18 +80,20 @@ def real(bed: Settings, events: int) -> dict[str, float]:
     topics, file = settings.topics, settings.data_dir / "engine-seconds"
     users = events // 40
     count = publish(settings, history_load(users, 2)) + publish(settings, uniform_load(events, users, 3))
-    ends = Ends(settings, [topics.scores(task) for task in testbed.TASKS])
-    served = Ends(settings, [topics.served(task) for task in testbed.TASKS])
-
-    def done() -> int:
-        return min(sum(ends.counts()), sum(served.counts()))
-
-    with process(("bench.timed_worker", str(file)), settings, settings.data_dir / "log") as started:
+    outputs = [*(topics.scores(task) for task in testbed.TASKS), *(topics.served(task) for task in testbed.TASKS)]
+    with (
+        closing(Ends(settings, outputs)) as ends,
+        process(("bench.timed_worker", str(file)), settings, settings.data_dir / "log") as started,
+    ):
         engine: list[float] = []
 
         def cpu() -> float:
             engine.append(timed_worker.read(file))
             return cpu_seconds(started.pid)
+
+        def done() -> int:
+            counts = ends.counts()
+            return min(sum(counts[: len(testbed.TASKS)]), sum(counts[len(testbed.TASKS) :]))
 
         found = stretch(done, cpu, lambda: started.poll() is None, count, SETTLE_S)
     in_engine = (engine[-1] - engine[0]) * 1e6 / found.events

@@ -14,7 +14,8 @@ Foreign errors are mapped to these once, at the edge; nothing above the edge cat
     ├── StateError               saved state that cannot be used
     │   └── FrontierTooOld       the log no longer reaches back to the saved state
     ├── ReleaseError             a release that is missing, half-copied, tampered with or of another format
-    └── EngineError              an engine that cannot be loaded, built or run
+    ├── EngineError              an engine that cannot be loaded, built or run
+    └── TrainingError            examples that cannot teach a model, or a training that went astray
 """
 
 
@@ -115,3 +116,7 @@ class ReleaseError(HeadraceError):
 
 class EngineError(HeadraceError):
     """An engine that cannot be loaded, built or run."""
+
+
+class TrainingError(HeadraceError):
+    """Examples that cannot teach a model, or a training that went astray."""

@@ -13,6 +13,7 @@ from streams.changelog import Changelog, Frontier
 from streams.intake import Intake
 from streams.metrics import Metrics
 from streams.state import UserState
+from streams.state.snapshot import Snapshot
 from streams.store import UserStore
 
 IDLE_FLUSH_S = 6 * 3600.0  # a transactional id that writes nothing for a week is forgotten by the broker
@@ -64,7 +65,7 @@ class Flusher:
             finally:
                 self._intake.resume()
             for partition, frontier in frontiers.items():
-                await asyncio.to_thread(self._write, partition, list(snapshot.records(partition)), frontier)
+                await asyncio.to_thread(self._write, partition, snapshot, frontier)
                 self._written[partition] = started
             self._state.saved(snapshot)
             self._metrics.flush_seconds.observe(time.perf_counter() - started)
@@ -73,7 +74,8 @@ class Flusher:
     def _due(self, partition: int, now: float) -> bool:
         return bool(self._state.dirty(partition)) or now - self._written.get(partition, 0.0) > IDLE_FLUSH_S
 
-    def _write(self, partition: int, records: list[tuple[bytes, bytes]], frontier: Frontier) -> None:
+    def _write(self, partition: int, snapshot: Snapshot, frontier: Frontier) -> None:
+        records = list(snapshot.records(partition))
         position = self._changelog.flush(partition, records, frontier)
         self._store.write(partition, records, position)
 

@@ -142,7 +142,6 @@ class Metrics:
         self.duplicates = self._counter("duplicates", "Events that were absorbed before.")
         self.out_of_order = self._counter("out_of_order", "Events older than their user's newest.")
         self.dedupe_evictions = self._counter("dedupe_evictions", "Event ids forgotten before their 24 h.")
-        self.shadow_dropped = self._counter("shadow_dropped", "Events the shadow release skipped.", "task")
         self.flushed_rows = self._counter("flushed_rows", "User rows written to the changelog.")
         self.fenced = self._counter("fenced", "Flushes refused: another worker owns the partition.")
 

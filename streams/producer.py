@@ -27,6 +27,8 @@ Acknowledged = dict[tuple[str, int], int]
 #: As long as can be, to outlast a broker's restart: a lease that runs out only delays.
 DELIVERY_SHARE = 0.8
 ANY_PARTITION = -1
+#: Measured at full speed, CPU per event of a whole relay: 14.5 µs with 0, 12 with 0.5, 12.3 with 1.
+LINGER_MS = 0.5
 #: Longest pause of the poll thread between two looks at the backlog, seconds.
 POLL_S = 0.1
 
@@ -44,7 +46,7 @@ class Producer:
         settings: Settings,
         *,
         lease: Lease | None = None,
-        linger_ms: float = 0,
+        linger_ms: float = LINGER_MS,
         compression: str = "none",
     ) -> None:
         self._client = confluent_kafka.Producer(configuration(settings, linger_ms, compression), logger=log)

@@ -24,6 +24,7 @@ class Reporter:
         self.assigned = False  # the group has told us our share, which may be none
         self.recovering: tuple[int, ...] = ()
         self.restored: tuple[int, int] = (0, 0)  # changelog records of the partition in recovery: done, in all
+        self._evicted = 0
         self.flusher: Flusher | None = None
         self.loop: Loop | None = None
 
@@ -76,6 +77,9 @@ class Reporter:
         metrics.set_newest(self.loop.newest)
         metrics.set_releases({task: (slot.live.release, slot.live.engine_name) for task, slot in live.slots.items()})
         metrics.users.set(len(scorer.state))
+        evicted = scorer.state.dedupe_evictions
+        metrics.dedupe_evictions.inc(evicted - self._evicted)
+        self._evicted = evicted
         consumer = self._app.consumer
         if consumer is not None:
             metrics.set_lag(

@@ -253,7 +253,7 @@ class FakeServer:
 
     fails = False
 
-    def __init__(self, folder: Path, *, port: int) -> None:
+    def __init__(self, folder: Path, *, port: int, **_: object) -> None:
         self.name, self.folder, self.port, self.running = folder.name, folder, port, False
         MADE.append(self)
 

@@ -17,6 +17,7 @@ PACKAGES = ("schemas", "engines", "streams", "finetune", "bench")
 # Arrays in, arrays out: the learner replays through these, so nothing under them may reach for a cluster.
 PURE = (
     "streams.batch",
+    "streams.catalog",
     "streams.events",
     "streams.features",
     "streams.rows",
@@ -24,7 +25,7 @@ PURE = (
     "streams.tasks",
 )
 # What a person runs. It alone may reach the learner.
-TOP = ("streams.cli", "streams.demo")
+TOP = ("streams.cli", "streams.demo", "streams.__main__")
 KAFKA = {"aiokafka", "confluent_kafka", "faust", "kafka", "mode"}
 TORCH = {"onnxscript", "peft", "torch", "transformers"}
 # Loaded by name, so no import statement leads a reader of the sources to it.

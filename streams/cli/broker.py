@@ -3,11 +3,9 @@ They listen on 127.0.0.1 at the ports of the settings, and keep their data in `d
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import typer
 
-from schemas.errors import SettingsError
 from streams.cli.frame import FAILED, JSON_OPTION, load_settings, print_json, print_table
 
 if TYPE_CHECKING:
@@ -15,7 +13,6 @@ if TYPE_CHECKING:
     from streams.java import JavaServer
 
 app = typer.Typer(no_args_is_help=True, help="Run a Kafka broker and a schema registry on this machine.")
-LOCAL = ("127.0.0.1", "localhost")
 
 
 @app.command()
@@ -87,25 +84,8 @@ def _state(server: "JavaServer") -> dict[str, Any]:
     }
 
 
-def _servers(settings: "Settings") -> list["JavaServer"]:
+def _servers(settings: "Settings") -> "tuple[JavaServer, ...]":
     """Broker and registry at the addresses of the settings. SettingsError if not on this machine."""
-    from streams.local import LocalBroker, LocalRegistry
+    from streams.local import local_servers
 
-    registry = urlsplit(settings.registry_url)
-    broker_port = _local_port("brokers", settings.brokers)
-    registry_port = _local_port("registry_url", f"{registry.hostname}:{registry.port or 80}")
-    return [
-        LocalBroker(settings.data_dir / "kafka", port=broker_port),
-        LocalRegistry(settings.data_dir / "registry", port=registry_port),
-    ]
-
-
-def _local_port(setting: str, address: str) -> int:
-    host, _, port = address.rpartition(":")
-    if host not in LOCAL or not port.isdecimal():
-        raise SettingsError(
-            f"{setting} is {address}: not one address of this machine",
-            expected="127.0.0.1:<port>",
-            todo="`headrace broker` is for a broker of its own; yours needs no start from here",
-        )
-    return int(port)
+    return local_servers(settings)

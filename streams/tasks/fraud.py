@@ -3,10 +3,12 @@ The row holds the order's fields, the user's habits in event-time windows and wh
 and ip are known for; every one of them is a fact from before the order.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from streams.batch import KINDS, ORDERS
@@ -15,6 +17,7 @@ from streams.features import MINOR_UNITS, SEQUENCE_FIELDS, Inputs, Rows, Table, 
 from streams.tasks.base import Context, LabelRule, Result, Serving, Task, calibrated
 
 BASKET_LINES = 16
+ATTRIBUTE_COLUMNS = 8
 PAYMENT_METHODS = ("card", "paypal", "bank_transfer", "invoice", "wallet", "voucher")
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
 
@@ -27,8 +30,12 @@ FIELDS: tuple[str, ...] = (
     *(f"{name}_frauds" for name in ENTITY_FIELDS),
     *("foreign_card", "ships_elsewhere", "guest", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos"),
     *(f"paid_by_{name}" for name in PAYMENT_METHODS),
+    *(f"attribute_{number}" for number in range(ATTRIBUTE_COLUMNS)),
 )
-"""The columns of `fields`: counts and money as log1p, shares and flags in [-1, 1]; -1 in *_known is "not given"."""
+"""The columns of `fields`: counts and money as log1p, shares and flags in [-1, 1]; -1 in *_known is "not given".
+
+The shop's own numbers and flags share the attribute columns by a hash of their names (Weinberger et al. 2009).
+"""
 COLUMN = {name: number for number, name in enumerate(FIELDS)}
 
 
@@ -127,8 +134,17 @@ def _order_fields(out: NDArray[np.float32], event: Record) -> None:
     out[COLUMN["guest"]] = event["user_id"].startswith("anon:")
     if payment["method"] in PAYMENT_METHODS:
         out[COLUMN[f"paid_by_{payment['method']}"]] = 1.0
+    _attribute_fields(out, event["attributes"])
     given = [1.0 if token else 0.0 for token in order_entities(event)]
     out[COLUMN["card_known"] : COLUMN["ip_known"] + 1] = given
+
+
+def _attribute_fields(out: NDArray[np.float32], attributes: Mapping[str, Any]) -> None:
+    """Numbers keep their sign and are scaled as log1p of their size; texts and what is not finite are left out."""
+    for name, value in attributes.items():
+        if isinstance(value, float | int) and math.isfinite(value):
+            column = COLUMN["attribute_0"] + xxhash.xxh3_64_intdigest(name.encode()) % ATTRIBUTE_COLUMNS
+            out[column] += math.copysign(math.log1p(abs(value)), value)
 
 
 def _habit_fields(fields: NDArray[np.float32], context: Context) -> None:

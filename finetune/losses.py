@@ -1,0 +1,95 @@
+"""What each task is trained to do: cross-entropies over feature rows, one function a task.
+Each is made once from the training rows and their labels, and called with a batch of their numbers.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.model import HeadraceModel
+from finetune.trainer import Batch, Loss, TorchTable
+from streams.features import Inputs, Rows
+from streams.tasks.base import Task
+
+CANDIDATES = 8192  # catalogues up to this size are ranked whole in the loss, larger ones by a sample
+POSITIONS = 32  # positions of a sequence that enter the softmax of one step
+MASKED = -1e8  # a bias below this is no candidate
+
+
+def tensors(inputs: Inputs) -> dict[str, Tensor]:
+    """Task inputs as tensors; what came from a TorchTable is one already."""
+    return {name: value if isinstance(value, Tensor) else torch.from_numpy(value) for name, value in inputs.items()}
+
+
+def fraud_loss(task: Task, rows: Rows, label: NDArray[np.float32]) -> Loss:
+    """Binary cross-entropy of the order's logit; `label` (B,)."""
+
+    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
+        logit = model(**tensors(task.inputs(rows[batch], table)))["logit"]
+        return F.binary_cross_entropy_with_logits(logit, torch.from_numpy(label[batch]))
+
+    return loss
+
+
+def slate_loss(task: Task, rows: Rows, label: NDArray[np.float32], shown: NDArray[np.float32]) -> Loss:
+    """Binary cross-entropy over the ads that were shown; `label` and `shown` (B, slate)."""
+
+    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
+        logit = model(**tensors(task.inputs(rows[batch], table)))["logit"]
+        weight, wanted = torch.from_numpy(shown[batch]), torch.from_numpy(label[batch])
+        total = F.binary_cross_entropy_with_logits(logit, wanted, weight, reduction="sum")
+        return total / weight.sum().clamp(min=1)
+
+    return loss
+
+
+def next_item_loss(task: Task, rows: Rows, target: NDArray[np.int32], bias: NDArray[np.float32]) -> Loss:
+    """Softmax over the catalogue at several positions of each sequence (Kang and McAuley 2018, with full softmax).
+
+    `target` (B,) is the item after the click itself; within the history, each token's target is the next other item.
+    `bias` (rows,) is added to the scores, as in serving.
+    """
+    candidates = np.flatnonzero(bias > MASKED)
+
+    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
+        chosen = rows[batch]
+        wanted = following_items(chosen, target[batch])
+        users_BLD = model.users(**tensors(task.inputs(chosen, table)))
+        at_B, at_L = positions((wanted > 0) & (bias[wanted] > MASKED), rng)
+        goals = wanted[at_B, at_L]
+        pool = candidates
+        if len(candidates) > CANDIDATES:
+            pool = np.union1d(rng.choice(candidates, CANDIDATES, replace=False), goals)
+        scores = users_BLD[at_B, at_L] @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(bias[pool])
+        return F.cross_entropy(scores, torch.from_numpy(np.searchsorted(pool, goals)))
+
+    return loss
+
+
+def following_items(rows: Rows, target: NDArray[np.int32]) -> NDArray[np.int32]:
+    """(B, L) for every token of the sequence, the next item that is another one; 0 where there is none."""
+    item = np.concatenate([rows["item"][:, 1:], rows["now_item"][:, None]], axis=1)
+    kind = np.concatenate([rows["kind"][:, 1:], rows["now_kind"][:, None]], axis=1)
+    wanted = np.zeros_like(item)
+    upcoming, after = target.copy(), np.zeros_like(target)  # the next item, and the next that differs from it
+    for position in range(item.shape[1] - 1, -1, -1):
+        here = item[:, position]
+        wanted[:, position] = np.where(upcoming != here, upcoming, after)
+        moved = (here > 0) & (here != upcoming)
+        after = np.where(moved, upcoming, after)
+        upcoming = np.where(moved, here, upcoming)
+    return np.where(kind > 0, wanted, 0)
+
+
+def positions(usable: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Up to POSITIONS random usable positions of each row, the last one always among them if it is usable."""
+    draw = rng.random(usable.shape)
+    draw[:, -1] = 2.0
+    draw[~usable] = -1.0
+    best = np.argpartition(-draw, min(POSITIONS, draw.shape[1] - 1), axis=1)[:, :POSITIONS]
+    row = np.repeat(np.arange(len(draw)), best.shape[1])
+    column = best.reshape(-1)
+    keep = usable[row, column]
+    return row[keep], column[keep]

@@ -1,0 +1,190 @@
+"""What training needs of each task beyond the common course: labels, loss, and what a release says of itself.
+A task's problem is one class and one line in PROBLEMS.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engines.model import HeadraceModel
+from finetune.calibrate import platt, thresholds
+from finetune.history import Examples, Recording
+from finetune.labels import click_labels, fraud_labels, next_items, shown_ads
+from finetune.losses import MASKED, fraud_loss, next_item_loss, slate_loss
+from finetune.metrics import hit_at, log_loss, ndcg_at, normalised_entropy, pr_auc, rank_of
+from finetune.trainer import Loss
+from schemas.errors import TrainingError
+from streams.catalog import Catalogue
+from streams.tasks.base import Task, calibrated
+
+VALIDATION = 0.15  # the newest share of the examples does not train: it calibrates and sets thresholds
+DAY_MS = 86_400_000
+NEXT_ITEM_WINDOW_MS = 3 * DAY_MS
+MATURITY_MS = 28 * DAY_MS  # by then nearly all chargebacks have come (their median is a week)
+POPULAR = 100
+
+Outputs = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What held-out examples say of a trained model: for the manifest."""
+
+    calibration: dict[str, float]
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class Problem(ABC):
+    """Examples of one task with their labels. Raises TrainingError where they cannot teach anything.
+
+    `examples` are those that have a label by now; `held` (B,) marks the newest, which calibrate.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, task: Task, recording: Recording, catalog: Catalogue) -> None:
+        self.task, self.recording, self.catalog = task, recording, catalog
+        self.examples = self.labelled(recording.examples[self.name])
+        if not len(self.examples):
+            raise TrainingError(f"no examples of {self.name}", expected="events of its topic that have labels by now")
+        self.held = self.examples.time > np.quantile(self.examples.time, 1 - VALIDATION)
+        self.prepare()
+
+    def labelled(self, examples: Examples) -> Examples:
+        """Those whose label is known by now; all, unless a task says otherwise."""
+        return examples
+
+    def prepare(self) -> None:
+        """Makes the labels."""
+
+    def begin(self, model: HeadraceModel) -> None:
+        """Sets what a model takes from its training rows without learning."""
+
+    def shared_inputs(self, vectors: NDArray[np.float32]) -> Outputs:
+        """Engine inputs beyond the rows' own, given the vector table."""
+        return {}
+
+    @property
+    def bias(self) -> NDArray[np.float32] | None:
+        """(rows,) what is added to the catalogue's scores; None where nothing is ranked."""
+        return None
+
+    @abstractmethod
+    def loss(self) -> Loss:
+        """Over the examples that train: those that are not held out, in their order."""
+
+    @abstractmethod
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        """From the compiled engine's outputs for the examples of numbers `which`."""
+
+
+class Recommendations(Problem):
+    """The user's next other item within three days; popularity in the training span is a prior."""
+
+    name: ClassVar[str] = "recommendations"
+
+    def prepare(self) -> None:
+        clicks = self.recording.clicks
+        self.label = next_items(clicks.user, clicks.time, clicks.item, NEXT_ITEM_WINDOW_MS)[self.examples.place]
+        seen = clicks.item[clicks.time <= self.examples.time[~self.held].max(initial=0)]
+        self._bias = self.catalog.candidate_bias() + popularity(seen, len(self.catalog))
+
+    @property
+    def bias(self) -> NDArray[np.float32]:
+        return self._bias
+
+    def shared_inputs(self, vectors: NDArray[np.float32]) -> Outputs:
+        return {"catalog": vectors, "catalog_bias": self._bias}
+
+    def loss(self) -> Loss:
+        return next_item_loss(self.task, self.examples.rows[~self.held], self.label[~self.held], self._bias)
+
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        label = self.label[which]
+        rank = rank_of(label, outputs["rows"])[label > 0]
+        best = np.argsort(-self._bias, kind="stable")[:POPULAR]
+        popular = [self.catalog.ids[row] for row in best if self._bias[row] > MASKED]
+        metrics = {"hit@10": hit_at(rank, 10), "ndcg@10": ndcg_at(rank, 10)} if len(rank) else {}
+        return Finish({}, {"popular": popular}, metrics)
+
+
+def popularity(items: NDArray[np.int32], rows: int) -> NDArray[np.float32]:
+    """(rows,) log of how often each item was looked at, 0 for the median item; `items`: catalogue rows of clicks."""
+    count = np.bincount(items, minlength=rows)[:rows]
+    prior = np.log(count + 1.0)
+    return (prior - np.median(prior[1:])).astype(np.float32) if rows > 1 else np.zeros(rows, np.float32)
+
+
+class Fraud(Problem):
+    """Chargebacks and verdicts, of orders old enough that they have come."""
+
+    name: ClassVar[str] = "fraud"
+
+    def labelled(self, examples: Examples) -> Examples:
+        old = examples.time < self.recording.until - MATURITY_MS
+        return examples.part(old) if old.sum() > len(old) / 2 else examples
+
+    def prepare(self) -> None:
+        self.label = fraud_labels(self.examples.events, self.recording.labels)
+        for part, name in ((self.label[~self.held], "trains"), (self.label, "is there")):
+            if not 0 < part.sum() < len(part):
+                raise TrainingError(
+                    f"{int(part.sum())} frauds among the {len(part)} orders of what {name}",
+                    where="fraud",
+                    expected="orders of both kinds",
+                    todo="record a longer span, or wait until its labels have come",
+                )
+
+    def begin(self, model: HeadraceModel) -> None:
+        model.head.fit_scaling(torch.from_numpy(self.examples.rows["fields"][~self.held].copy()))
+
+    def loss(self) -> Loss:
+        return fraud_loss(self.task, self.examples.rows[~self.held], self.label[~self.held])
+
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        label, calibration = self.label[which], platt(outputs["logit"], self.label[which])
+        chance = calibrated(outputs["logit"], calibration)
+        metrics = {"log_loss": log_loss(label, chance)}
+        if label.any():
+            metrics |= {"pr_auc": pr_auc(label, chance), "normalised_entropy": normalised_entropy(label, chance)}
+        return Finish(calibration, {"mean": float(self.label.mean())} | thresholds(label, chance), metrics)
+
+
+class ClickThrough(Problem):
+    """Clicks that name the impression and the ad, over the ads that came into view."""
+
+    name: ClassVar[str] = "ctr"
+
+    def prepare(self) -> None:
+        slots = self.examples.rows["ad"].shape[1]
+        self.label = click_labels(self.examples.events, self.recording.labels, slots)
+        self.shown = shown_ads(self.examples.events, slots)
+        if not 0 < self.label[~self.held].sum() < self.shown[~self.held].sum():
+            raise TrainingError(
+                f"{int(self.label.sum())} clicks on {int(self.shown.sum())} ads",
+                where="ctr",
+                expected="ads that were clicked, by clicks that name their impression and ad, and ads that were not",
+            )
+
+    def loss(self) -> Loss:
+        learn = ~self.held
+        return slate_loss(self.task, self.examples.rows[learn], self.label[learn], self.shown[learn])
+
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        shown = self.shown[which] > 0
+        label, logit = self.label[which][shown], outputs["logit"][shown]
+        calibration = platt(logit, label)
+        chance = calibrated(logit, calibration)
+        metrics = {"log_loss": log_loss(label, chance)}
+        if label.any():
+            metrics |= {"normalised_entropy": normalised_entropy(label, chance)}
+        mean = float((self.label * self.shown).sum() / self.shown.sum())
+        return Finish(calibration, {"mean": mean}, metrics)
+
+
+PROBLEMS: dict[str, type[Problem]] = {each.name: each for each in (Recommendations, Fraud, ClickThrough)}
