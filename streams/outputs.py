@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from schemas.errors import BadRecord
 from streams.batch import ORDERS, TOPICS
 from streams.codecs import Codecs, Names
 from streams.deadletters import MOVED, dead_letter, notice
 from streams.entities import touch_key, touch_partition, touches
-from streams.events import Record
+from streams.events import ENTITY_FIELDS, Record, order_entities
 from streams.features import pack
 from streams.notices import Notices
 from streams.partitioning import partition_for
@@ -67,7 +68,7 @@ class Outputs:
                     first.append(Outgoing(topic, key, encode(score), work.raw[at].partition))
                 second.append(self._served(job, number, score, result, features[number]))
                 if result.decision in ALERTING:
-                    second.append(self._alert(event, score, result))
+                    second.append(self._alert(event, score, result, job.entities[number]))
             self._count(job)
         return first, second
 
@@ -120,7 +121,7 @@ class Outputs:
         }
         return Outgoing(self.names.served[task.name], target.encode(), self.codecs.served[task.name](served))
 
-    def _alert(self, event: Record, score: Record, result: Result) -> Outgoing:
+    def _alert(self, event: Record, score: Record, result: Result, entities: NDArray[np.int32]) -> Outgoing:
         order_id = str(event["order_id"])
         alert = {
             "alert_id": xxhash.xxh3_128_hexdigest(order_id.encode()),
@@ -135,7 +136,7 @@ class Outputs:
             "decision": result.decision,
             "reasons": result.fields["reasons"],
             "rules": [],
-            "links": [],
+            "links": _links(event, entities),
         }
         _add(self.counts.alerts, str(result.decision), 1)
         return Outgoing(self.names.alerts, order_id.encode(), self.codecs.alert(alert))
@@ -174,6 +175,12 @@ def _score(work: Work, job: Job, number: int, cut: Mapping[str, int], result: Re
         "cut": cut,
         **result.fields,
     }
+
+
+def _links(event: Record, entities: NDArray[np.int32]) -> list[str]:
+    """type:token of what the order shares with other users, or with fraud."""
+    named = zip(ENTITY_FIELDS, order_entities(event), entities.tolist(), strict=True)
+    return [f"{kind}:{token}" for kind, token, (users, frauds) in named if token and (users > 1 or frauds)]
 
 
 def _add(counts: dict[str, int], name: str, count: int) -> None:

@@ -144,13 +144,14 @@ class Scorer:
         history = self.state.gather(absorbed, index)
         rows = np.zeros(len(index), task.features)
         fill_sequence(rows, history, work.batch, index)
+        entities = self.entities.lookup(work.batch.tokens[index])
         context = Context(
             time_B,
             history,
             absorbed.totals[index],
             absorbed.first_time[index],
             absorbed.known[index],
-            self.entities.lookup(work.batch.tokens[index]),
+            entities,
             self.catalog,
         )
         task.fill(rows, events, context)
@@ -161,6 +162,7 @@ class Scorer:
             index,
             events,
             rows,
+            entities,
             late,
             fallback=late & (not task.late_is_scored),
             results=[task.said(score) if score else None for score in old] or [None] * len(index),

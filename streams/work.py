@@ -53,6 +53,7 @@ class Job:
     index: NDArray[np.intp]  # into the micro-batch's events
     events: list[Record]
     rows: Rows
+    entities: NDArray[np.int32]  # (B, 5, 2) users and frauds of each event's entities, as looked up
     late: NDArray[np.bool_]
     fallback: NDArray[np.bool_]
     results: list[Result | None]

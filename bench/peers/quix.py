@@ -21,7 +21,7 @@ class Avro(Serializer):  # type: ignore[misc]
         super().__init__()
         self._part, self._encode = part, encode
 
-    def __call__(self, value: dict[str, Any], context: Any) -> bytes:
+    def __call__(self, value: dict[str, Any], ctx: Any) -> bytes:
         return self._encode(value[self._part])
 
 
