@@ -18,10 +18,11 @@ from streams.catalog import Catalogue
 from streams.tasks import make_task
 from streams.tasks.fraud import FIELDS
 
+GROUND = ("item_tower", "history")  # what the recommendations model learned of items and users stays as it is
+
 PLANS: dict[str, Plan] = {
-    "recommendations": Plan(steps=130, batch=96, rate=3e-3),
-    "fraud": Plan(steps=160, batch=128, rate=2e-3, frozen=("item_tower", "history"), dropout=0.1),
-    "ctr": Plan(steps=120, batch=128, rate=2e-3, frozen=("item_tower", "history")),
+    "recommendations": Plan(steps=240, batch=64, rate=6e-3),
+    "fraud": Plan(steps=350, batch=128, rate=1.5e-3, weight_decay=0.1, dropout=0.2, frozen=GROUND),
 }
 """In the order of training: the first lays the ground for the others."""
 KEEP = {"recommendations": 0.06, "ctr": 0.5}

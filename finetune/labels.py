@@ -14,7 +14,10 @@ Record = Mapping[str, Any]
 
 @dataclass(slots=True)
 class Labels:
-    """Labels of a stream. `clicks`: (impression, ad) to UTC ms; `verdicts`: order to (observed_at, revision, value)s."""
+    """Labels of a stream.
+
+    `clicks`: (impression, ad) to UTC ms. `verdicts`: order to (observed_at, revision, value) of each label.
+    """
 
     clicks: dict[tuple[str, str], int] = field(default_factory=dict)
     verdicts: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
@@ -39,8 +42,8 @@ class Labels:
 
     def is_fraud(self, order_id: str) -> bool:
         """What the newest revision says; no label means no fraud."""
-        said = self.verdicts.get(order_id)
-        return bool(said) and max(said, key=lambda each: each[1])[2] > 0.5
+        said = self.verdicts.get(order_id, [])
+        return max((revision, value) for _, revision, value in said)[1] > 0.5 if said else False
 
 
 def fraud_labels(events: Sequence[Record], labels: Labels) -> NDArray[np.float32]:

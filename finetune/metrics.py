@@ -82,3 +82,13 @@ def bootstrap(
             figures.append(metric(label[index], score[index]))
     low, high = np.percentile(figures, [2.5, 97.5])
     return float(low), float(high)
+
+
+def bootstrap_mean(
+    metric: Callable[[NDArray[np.integer]], float], values: NDArray[np.integer], *, draws: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of a figure of one value an event, such as its rank."""
+    rng = np.random.default_rng(seed)
+    figures = [metric(values[rng.integers(0, len(values), len(values))]) for _ in range(draws)]
+    low, high = np.percentile(figures, [2.5, 97.5])
+    return float(low), float(high)

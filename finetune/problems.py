@@ -4,12 +4,13 @@ A task's problem is one class and one line in PROBLEMS.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engines.heads import FraudHead, RecommendationHead
 from engines.model import HeadraceModel
 from finetune.calibrate import platt, thresholds
 from finetune.history import Examples, Recording
@@ -26,6 +27,7 @@ DAY_MS = 86_400_000
 NEXT_ITEM_WINDOW_MS = 3 * DAY_MS
 MATURITY_MS = 28 * DAY_MS  # by then nearly all chargebacks have come (their median is a week)
 POPULAR = 100
+FIRST_SCALE = 0.3  # of the first scores: larger ones rank better at the start, but are too sure to learn well
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -59,9 +61,11 @@ class Problem(ABC):
         """Those whose label is known by now; all, unless a task says otherwise."""
         return examples
 
+    @abstractmethod
     def prepare(self) -> None:
         """Makes the labels."""
 
+    @abstractmethod
     def begin(self, model: HeadraceModel) -> None:
         """Sets what a model takes from its training rows without learning."""
 
@@ -94,6 +98,16 @@ class Recommendations(Problem):
         seen = clicks.item[clicks.time <= self.examples.time[~self.held].max(initial=0)]
         self._bias = self.catalog.candidate_bias() + popularity(seen, len(self.catalog))
 
+    def begin(self, model: HeadraceModel) -> None:
+        """Starts as a search for what reads like the item just looked at: from random weights it takes far longer."""
+        width, head = model.config.width, cast(RecommendationHead, model.head)
+        with torch.no_grad():
+            weight, bias = directions(self.catalog.text[1:], width)
+            model.item_tower.text.weight.copy_(torch.from_numpy(weight))
+            model.item_tower.text.bias.copy_(torch.from_numpy(bias))
+            model.history.vector.weight.copy_(torch.eye(width))
+            head.user.weight.copy_(FIRST_SCALE * torch.eye(width))
+
     @property
     def bias(self) -> NDArray[np.float32]:
         return self._bias
@@ -111,6 +125,21 @@ class Recommendations(Problem):
         popular = [self.catalog.ids[row] for row in best if self._bias[row] > MASKED]
         metrics = {"hit@10": hit_at(rank, 10), "ndcg@10": ndcg_at(rank, 10)} if len(rank) else {}
         return Finish({}, {"popular": popular}, metrics)
+
+
+def directions(text: NDArray[np.float32], width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The texts' principal directions as weight (width, T) and bias (width,) of the item tower's linear layer.
+
+    text: (N, T) of length 1. The results have about the length that the tower's norm expects.
+    """
+    scaled = text * np.float32(text.shape[1] ** 0.5)
+    middle = scaled.mean(axis=0)
+    weight = np.zeros((width, text.shape[1]), np.float32)
+    found = np.linalg.svd(scaled - middle, full_matrices=False)[2][:width]
+    weight[: len(found)] = found
+    length = np.linalg.norm((scaled - middle) @ weight.T, axis=1).mean()
+    weight *= np.float32(width**0.5 / max(float(length), 1e-6))
+    return weight, -weight @ middle
 
 
 def popularity(items: NDArray[np.int32], rows: int) -> NDArray[np.float32]:
@@ -141,7 +170,7 @@ class Fraud(Problem):
                 )
 
     def begin(self, model: HeadraceModel) -> None:
-        model.head.fit_scaling(torch.from_numpy(self.examples.rows["fields"][~self.held].copy()))
+        cast(FraudHead, model.head).fit_scaling(torch.from_numpy(self.examples.rows["fields"][~self.held].copy()))
 
     def loss(self) -> Loss:
         return fraud_loss(self.task, self.examples.rows[~self.held], self.label[~self.held])
@@ -170,6 +199,9 @@ class ClickThrough(Problem):
                 where="ctr",
                 expected="ads that were clicked, by clicks that name their impression and ad, and ads that were not",
             )
+
+    def begin(self, model: HeadraceModel) -> None:
+        """Nothing: all of it is learned."""
 
     def loss(self) -> Loss:
         learn = ~self.held

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.blocks import Block
 from engines.model import HeadraceModel
 from schemas.errors import TrainingError
 from streams.catalog import Catalogue
@@ -132,7 +133,7 @@ def _prepared(model: HeadraceModel, table: TorchTable, plan: Plan) -> list[nn.Pa
 def set_dropout(model: HeadraceModel, share: float) -> None:
     """In every block; a release's own dropout is 0."""
     for module in model.modules():
-        if hasattr(module, "dropout"):
+        if isinstance(module, Block):
             module.dropout = share
 
 

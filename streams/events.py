@@ -56,28 +56,20 @@ def check(record: Record, event_type: EventType, broker_time: int) -> None:
 
     `broker_time`: the broker's timestamp of the message, in ms.
     """
-    _require(
-        0 < len(record["user_id"]) <= MAX_ID_CHARS,
-        "user_id",
+    user_id, event_id, time, attributes = (
         record["user_id"],
-        f"1 to {MAX_ID_CHARS} characters",
-    )
-    _require(
-        0 < len(record["event_id"]) <= MAX_ID_CHARS,
-        "event_id",
         record["event_id"],
-        f"1 to {MAX_ID_CHARS} characters",
+        record["event_time"],
+        record["attributes"],
     )
-    time = record["event_time"]
+    if not 0 < len(user_id) <= MAX_ID_CHARS:
+        raise _out_of_range("user_id", user_id, f"1 to {MAX_ID_CHARS} characters")
+    if not 0 < len(event_id) <= MAX_ID_CHARS:
+        raise _out_of_range("event_id", event_id, f"1 to {MAX_ID_CHARS} characters")
     if not EARLIEST_MS <= time <= broker_time + CLOCK_SKEW_MS:
         raise _out_of_range("event_time", time, "UTC epoch ms, from the year 2000 to a day past the broker's clock")
-    if record["attributes"]:
-        _require(
-            len(record["attributes"]) <= MAX_ATTRIBUTES,
-            "attributes",
-            len(record["attributes"]),
-            f"at most {MAX_ATTRIBUTES}",
-        )
+    if attributes and len(attributes) > MAX_ATTRIBUTES:
+        raise _out_of_range("attributes", len(attributes), f"at most {MAX_ATTRIBUTES}")
     event_type.check(record)
 
 

@@ -56,21 +56,32 @@ class Outputs:
         first, second = list(work.first), self._touches(work)
         cuts = [dict(zip(TOPICS, cut, strict=True)) for cut in work.absorbed.cut.tolist()]
         for job in work.jobs:
-            name = job.task.name
-            encode, topic = self.codecs.scores[name], self.names.scores[name]
-            features = pack(job.rows)
-            for number, (at, event, result) in enumerate(zip(job.index.tolist(), job.events, job.results, strict=True)):
-                assert result is not None
-                score = job.said[number]
-                if score is None:
-                    score = _score(work, job, number, cuts[at], result)
-                    key = event["user_id"].encode()
-                    first.append(Outgoing(topic, key, encode(score), work.raw[at].partition))
-                second.append(self._served(job, number, score, result, features[number]))
-                if result.decision in ALERTING:
-                    second.append(self._alert(event, score, result, job.entities[number]))
+            self._say(work, job, cuts, first, second)
             self._count(job)
         return first, second
+
+    def _say(
+        self, work: Work, job: Job, cuts: list[dict[str, int]], first: list[Outgoing], second: list[Outgoing]
+    ) -> None:
+        """One task's records. What numpy holds is made Python's by the column: one by one is slow."""
+        name, target_of = job.task.name, job.task.target
+        score_topic, encode_score = self.names.scores[name], self.codecs.scores[name]
+        served_topic, encode_served = self.names.served[name], self.codecs.served[name]
+        late_B, fallback_B = job.late.tolist(), job.fallback.tolist()
+        columns = zip(
+            job.index.tolist(), job.events, job.results, job.said, late_B, fallback_B, pack(job.rows), strict=True
+        )
+        for number, (at, event, result, score, late, fallback, features) in enumerate(columns):
+            assert result is not None
+            if score is None:
+                raw = work.raw[at]
+                score = _score(work, job, event, raw, late, fallback, cuts[at], result)
+                first.append(Outgoing(score_topic, event["user_id"].encode(), encode_score(score), raw.partition))
+            target = target_of(event)
+            served = _served(name, target, job.buckets[number], score, result, features)
+            second.append(Outgoing(served_topic, target.encode(), encode_served(served)))
+            if result.decision in ALERTING:
+                second.append(self._alert(event, score, result, job.entities[number]))
 
     def dead(self, record: RawRecord, error: BadRecord, now_ms: int) -> Outgoing:
         """A dead letter with the record's bytes."""
@@ -93,33 +104,6 @@ class Outputs:
         key = event["user_id"].encode()
         headers = [*record.headers, (MOVED, str(record.partition).encode())]
         return Outgoing(record.topic, key, record.value, partition_for(key, self.partitions), headers)
-
-    def _served(self, job: Job, number: int, score: Record, result: Result, features: bytes) -> Outgoing:
-        task = job.task
-        target = task.target(job.events[number])
-        bucket, row = job.buckets[number]
-        served = {
-            "event_id": score["event_id"],
-            "task": task.name,
-            "target_id": target,
-            "user_id": score["user_id"],
-            "event_time": score["event_time"],
-            "served_at": score["scored_at"],
-            "release": score["release"],
-            "engine": score["engine"],
-            "bucket": bucket,
-            "row": row,
-            "features_format": FEATURES_FORMAT,
-            "features": features,
-            "candidates": result.candidates,
-            "prediction": result.prediction,
-            "decision": result.decision,
-            "propensity": 1.0,
-            "late": score["late"],
-            "fallback": score["fallback"],
-            "cut": score["cut"],
-        }
-        return Outgoing(self.names.served[task.name], target.encode(), self.codecs.served[task.name](served))
 
     def _alert(self, event: Record, score: Record, result: Result, entities: NDArray[np.int32]) -> Outgoing:
         order_id = str(event["order_id"])
@@ -157,8 +141,17 @@ class Outputs:
         _add(counts.fallback, name, int(job.fallback.sum()))
 
 
-def _score(work: Work, job: Job, number: int, cut: Mapping[str, int], result: Result) -> dict[str, Any]:
-    event, raw = job.events[number], work.raw[job.index[number]]
+def _score(
+    work: Work,
+    job: Job,
+    event: Record,
+    raw: RawRecord,
+    late: bool,
+    fallback: bool,
+    cut: Mapping[str, int],
+    result: Result,
+) -> dict[str, Any]:
+    queue_us = 1000 * (work.started_ms - raw.timestamp)
     return {
         "event_id": event["event_id"],
         "user_id": event["user_id"],
@@ -166,14 +159,37 @@ def _score(work: Work, job: Job, number: int, cut: Mapping[str, int], result: Re
         "scored_at": work.started_ms,
         "release": job.release,
         "engine": job.engine,
-        "late": bool(job.late[number]),
-        "fallback": "deadline" if job.fallback[number] else None,
-        "timings": {
-            "queue_us": max(0, min(2**31 - 1, 1000 * (work.started_ms - raw.timestamp))),
-            "infer_us": job.infer_us,
-        },
+        "late": late,
+        "fallback": "deadline" if fallback else None,
+        "timings": {"queue_us": max(0, min(2**31 - 1, queue_us)), "infer_us": job.infer_us},
         "cut": cut,
         **result.fields,
+    }
+
+
+def _served(
+    task: str, target: str, bucket: tuple[int, int], score: Record, result: Result, features: bytes
+) -> dict[str, Any]:
+    return {
+        "event_id": score["event_id"],
+        "task": task,
+        "target_id": target,
+        "user_id": score["user_id"],
+        "event_time": score["event_time"],
+        "served_at": score["scored_at"],
+        "release": score["release"],
+        "engine": score["engine"],
+        "bucket": bucket[0],
+        "row": bucket[1],
+        "features_format": FEATURES_FORMAT,
+        "features": features,
+        "candidates": result.candidates,
+        "prediction": result.prediction,
+        "decision": result.decision,
+        "propensity": 1.0,
+        "late": score["late"],
+        "fallback": score["fallback"],
+        "cut": score["cut"],
     }
 
 

@@ -4,6 +4,9 @@ It reads the other parts and changes none of them.
 
 from collections.abc import Iterator
 
+from faust.exceptions import ConsumerNotStarted
+from faust.types import TP
+
 from streams.app import App
 from streams.assembly import Assembly
 from streams.config import Settings
@@ -41,14 +44,21 @@ class Reporter:
         )
 
     def _tracks(self) -> Iterator[Track]:
-        consumer, parked = self._app.consumer, self._intake.parked
-        if self.loop is None or self.flusher is None or consumer is None:
+        parked = self._intake.parked
+        if self.loop is None or self.flusher is None or self._app.consumer is None:
             return
         if self.recovering:
             yield Track(f"recovery of partition {self.recovering[0]}", *self.restored)
         for tp, position in list(self.loop.position.items()):
             if tp.partition in self.flusher.owned:
-                yield Track(f"{tp.topic}[{tp.partition}]", position, consumer.highwater(tp) or None, tp in parked)
+                yield Track(f"{tp.topic}[{tp.partition}]", position, self._end(tp), tp in parked)
+
+    def _end(self, tp: TP) -> int | None:
+        """The newest known offset plus one. None where it is not known: a rebalance may take it at any moment."""
+        try:
+            return self._app.consumer.highwater(tp) or None
+        except (AssertionError, ConsumerNotStarted):  # how aiokafka says that the partition is not assigned
+            return None
 
     def progress(self, done: int, total: int) -> None:
         """How far a restore is; from its thread."""
@@ -80,11 +90,12 @@ class Reporter:
         evicted = scorer.state.dedupe_evictions
         metrics.dedupe_evictions.inc(evicted - self._evicted)
         self._evicted = evicted
-        consumer = self._app.consumer
-        if consumer is not None:
+        if self._app.consumer is not None:
+            ends = {tp: self._end(tp) for tp in self.loop.position}
             metrics.set_lag(
                 {
-                    (tp.topic, tp.partition): max(0, (consumer.highwater(tp) or 0) - at)
-                    for tp, at in self.loop.position.items()
+                    (tp.topic, tp.partition): max(0, end - self.loop.position[tp])
+                    for tp, end in ends.items()
+                    if end is not None
                 }
             )

@@ -55,15 +55,13 @@ class Scorer:
     def decode(self, topic: int, records: Sequence[RawRecord]) -> list[Record | BadRecord]:
         """Records of one topic-partition; raises RegistryUnavailable, and then none of them was touched."""
         kind, limit = EVENT_TYPES[topic], self.max_message_bytes
-        decoded: list[Record | BadRecord] = list(
-            self.codecs.inputs[topic].decode_many([record.value for record in records])
-        )
+        decoded: list[Record | BadRecord] = [*self.codecs.inputs[topic].decode_many([r.value for r in records])]
         for number, (record, raw) in enumerate(zip(decoded, records, strict=True)):
             if isinstance(record, BadRecord):
                 continue
             try:
-                if len(raw.value or b"") > limit:
-                    raise BadRecord("oversized", f"{len(raw.value or b'')} bytes", expected=f"at most {limit}")
+                if raw.value is not None and len(raw.value) > limit:
+                    raise BadRecord("oversized", f"{len(raw.value)} bytes", expected=f"at most {limit}")
                 check(record, kind, raw.timestamp)
             except BadRecord as error:
                 decoded[number] = error
@@ -139,7 +137,7 @@ class Scorer:
         return [record.partition == place for (_, record, _), place in zip(good, own, strict=True)]
 
     def _job(self, task: Task, index: NDArray[np.intp], work: Work, said: Said) -> Job:
-        events = [work.events[i] for i in index]
+        events = [work.events[i] for i in index.tolist()]
         absorbed, time_B = work.absorbed, work.batch.time[index]
         history = self.state.gather(absorbed, index)
         rows = np.zeros(len(index), task.features)
@@ -155,7 +153,7 @@ class Scorer:
             self.catalog,
         )
         task.fill(rows, events, context)
-        late = self._late(task, [work.raw[i] for i in index], work.started_ms)
+        late = self._late(task, [work.raw[i] for i in index.tolist()], work.started_ms)
         old = [said.get((task.topic, work.raw[i].partition, work.raw[i].offset)) for i in index] if said else []
         return Job(
             task,
@@ -198,7 +196,7 @@ class Scorer:
         for start in range(0, len(index), step):
             chunk = index[start : start + step]
             rows = job.rows[chunk]
-            events = [job.events[i] for i in chunk]
+            events = [job.events[i] for i in chunk.tolist()]
             inference = live.infer(job.task.inputs(rows, live.table))
             results = job.task.results(inference.outputs, events, rows, serving)
             for number, (position, result) in enumerate(zip(chunk.tolist(), results, strict=True)):

@@ -173,6 +173,37 @@ def test_an_assignment_is_told_before_its_records_flow(settings: Settings) -> No
     run(story())
 
 
+def test_records_that_were_dropped_before_anything_was_committed_are_read_again(settings: Settings) -> None:
+    topic = settings.topics.clicks
+    publish(settings, topic, 200)
+
+    async def story() -> None:
+        app = make_app(settings)
+        intake = app.intake(topic)
+        async with running(app):
+            taken = await take(intake, 200)
+            await app.batches.perform_seek()  # as after a rebalance
+            again = await take(intake, 200)
+            for micro in (*taken, *again):
+                micro.done()
+        places = [{(r.partition, r.offset) for micro in some for r in micro.records()} for some in (taken, again)]
+        assert places[0] == places[1]
+
+    run(story())
+
+
+def test_a_worker_that_still_restores_can_be_stopped(settings: Settings) -> None:
+    app = make_app(settings)
+    app.intake(settings.topics.clicks)
+
+    async def restore(assigned: set[TP], kept: set[TP]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    app.on_assigned(restore)
+    run_app(app)
+
+
 def test_what_a_restore_raises_ends_the_worker(settings: Settings) -> None:
     app = make_app(settings)
     app.intake(settings.topics.clicks)

@@ -34,16 +34,16 @@ class ModelPlan:
 
 def main(plan: ModelPlan) -> None:
     from engines.releases import ReleaseStore
-    from finetune.first import PLANS, first_releases
+    from finetune.first import first_releases
     from finetune.history import catalogue_from
 
-    world = World(WorldConfig(**plan.world), SEED)
+    world = World(WorldConfig(**{**plan.world, "keep_truth": False}), SEED)
     items, ads = world.catalog()
     say("encoding", items=len(items), ads=len(ads))
     vectors = catalogue_vectors(items, ads, text_encoder(Path(plan.cache)))
     save_vectors(Path(plan.vectors), vectors)
-    stream = [(event.topic, event.record) for event in world.history_records(plan.start, plan.end)]
-    say("training", events=len(stream), steps={task: each.steps for task, each in PLANS.items()})
+    say("replaying", start=plan.start, end=plan.end)
+    stream = ((event.topic, event.record) for event in world.history_records(plan.start, plan.end))
 
     def progress(task: str) -> Callable[[int, int, float], None]:
         return lambda done, total, loss: say("step", task=task, done=done, total=total, loss=round(loss, 4))

@@ -41,21 +41,25 @@ class Recommendation(Task):
     def results(
         self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: Serving
     ) -> list[Result]:
-        ids, tops, scores = serving.catalog.ids, outputs["rows"].tolist(), outputs["scores"].tolist()
-        return [
-            _result([(ids[row], score) for row, score in zip(top, chances, strict=True) if score > NO_CANDIDATE])
-            for top, chances in zip(tops, scores, strict=True)
+        ids, scores = serving.catalog.ids, outputs["scores"]
+        whole = bool((scores > NO_CANDIDATE).all())
+        ranked = zip(outputs["rows"].tolist(), scores.tolist(), strict=True)
+        if whole:
+            return [_result([ids[row] for row in top], chances) for top, chances in ranked]
+        found = [
+            [(ids[row], chance) for row, chance in zip(*pair, strict=True) if chance > NO_CANDIDATE] for pair in ranked
         ]
+        return [_result([ident for ident, _ in kept], [chance for _, chance in kept]) for kept in found]
 
     def fallback(self, events: Sequence[Record], serving: Serving) -> list[Result]:
         """The most popular items of the release's training span."""
         popular = list(serving.settings.get("popular", []))[:TOP_K]
-        return [_result([(ident, 0.0) for ident in popular])] * len(events)
+        return [_result(popular, [0.0] * len(popular))] * len(events)
 
     def said(self, score: Record) -> Result:
-        return _result([(item["item_id"], item["score"]) for item in score["items"]])
+        return _result([item["item_id"] for item in score["items"]], [item["score"] for item in score["items"]])
 
 
-def _result(ranked: list[tuple[str, float]]) -> Result:
-    items = [{"item_id": ident, "score": score} for ident, score in ranked]
-    return Result({"items": items}, [ident for ident, _ in ranked], [score for _, score in ranked])
+def _result(candidates: list[str], scores: list[float]) -> Result:
+    items = [{"item_id": ident, "score": score} for ident, score in zip(candidates, scores, strict=True)]
+    return Result({"items": items}, candidates, scores)

@@ -1,0 +1,76 @@
+"""Labels: what is known by a moment, and what a user went on to."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.labels import Labels, click_labels, fraud_labels, next_items, shown_ads
+from tests.records import click, impression, order
+
+
+def verdict(target: str, value: float, at: int, revision: int = 0):
+    return {"task": "fraud", "target_id": target, "value": value, "observed_at": at, "revision": revision}
+
+
+def labelled(*records):
+    labels = Labels()
+    for record in records:
+        labels.add("labels" if "revision" in record else "clicks", record)
+    return labels
+
+
+def test_the_newest_revision_counts_in_whatever_order_they_came():
+    labels = labelled(
+        verdict("o1", 1.0, 20, 1), verdict("o1", 0.0, 10), verdict("o2", 1.0, 10), verdict("o2", 0.0, 20, 1)
+    )
+    found = fraud_labels([order(order_id=name) for name in ("o1", "o2", "o3")], labels)
+    assert found.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_chargeback_of_tomorrow_is_not_known_today():
+    labels = labelled(verdict("o1", 0.0, 10), verdict("o1", 1.0, 20, 1))
+    assert not labels.known_by(20).is_fraud("o1")
+    assert labels.known_by(21).is_fraud("o1")
+
+
+def test_a_click_is_the_label_of_the_ad_that_it_names():
+    labels = labelled(click(impression_id="i1", ad_id="ad-1", event_time=50), click())
+    shown = [impression(event_id="i1"), impression(event_id="i2")]
+    assert click_labels(shown, labels, 8).nonzero() == (np.array([0]), np.array([1]))
+    assert not click_labels(shown, labels.known_by(50), 8).any()
+
+
+def test_an_ad_out_of_view_does_not_count_as_shown():
+    slate = [
+        {"ad_id": "a", "position": 0, "bid": None, "shown": True},
+        {"ad_id": "b", "position": 1, "bid": None, "shown": False},
+    ]
+    assert shown_ads([impression(slate=slate)], 4).tolist() == [[1, 0, 0, 0]]
+
+
+def test_labels_of_other_tasks_are_left_alone():
+    labels = Labels()
+    labels.add("labels", verdict("o1", 1.0, 5) | {"task": "returns"})
+    assert not labels.is_fraud("o1")
+
+
+def arrays(*clicks):
+    user, time, item = zip(*clicks, strict=True)
+    return np.array(user), np.array(time, np.int64), np.array(item, np.int32)
+
+
+def test_the_next_item_is_the_users_next_other_one_in_the_window():
+    clicks = arrays((1, 0, 5), (2, 1, 9), (1, 2, 5), (1, 3, 6), (2, 90, 8), (1, 4, 0), (1, 60, 7))
+    assert next_items(*clicks, window_ms=50).tolist() == [6, 0, 6, 0, 0, 0, 0]
+    assert next_items(*clicks, window_ms=100).tolist() == [6, 8, 6, 7, 0, 7, 0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=30), st.integers(0, 20))
+def test_the_next_item_is_what_a_plain_search_finds(drawn, window):
+    clicks = [(user, number, item) for number, (user, item) in enumerate(drawn)]
+    expected = [
+        next((i for u, t, i in clicks[n + 1 :] if u == user and i not in (0, item) and t - time <= window), 0)
+        for n, (user, time, item) in enumerate(clicks)
+    ]
+    found = next_items(*arrays(*clicks), window_ms=window) if clicks else np.zeros(0)
+    assert found.tolist() == expected
