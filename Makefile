@@ -54,6 +54,8 @@ format: $(READY) ## Format the sources
 lock: $(READY) ## Pin the newest versions of all dependencies, Python and Java
 	@$(UV) pip compile -q --upgrade --no-header --generate-hashes pyproject.toml \
 		--extra train --extra bench --extra dev -o requirements.txt
+	@$(UV) pip compile -q --no-header --generate-hashes --constraint requirements.txt pyproject.toml \
+		-o requirements-worker.txt
 	@$(UV) --version | sed -E 's/uv ([^ ]+).*/uv==\1/' | $(UV) pip compile -q --no-header --no-annotate \
 		--universal --generate-hashes - -o requirements-bootstrap.txt
 	@$(PYTHON) -m streams.jars

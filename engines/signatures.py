@@ -23,7 +23,7 @@ SIZES: dict[str, int] = {
     "fields": 1,
     "slate": 8,
     "slate_scalars": 3,
-    "top_k": 20,
+    "top_k": 10,
     "text_width": 384,
     "item_scalars": 2,
     "item_kinds": 2,

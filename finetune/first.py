@@ -23,6 +23,7 @@ GROUND = ("item_tower", "history")  # what the recommendations model learned of 
 PLANS: dict[str, Plan] = {
     "recommendations": Plan(steps=240, batch=64, rate=6e-3),
     "fraud": Plan(steps=350, batch=128, rate=1.5e-3, weight_decay=0.1, dropout=0.2, frozen=GROUND),
+    "ctr": Plan(steps=400, batch=128, rate=2e-3, frozen=GROUND),
 }
 """In the order of training: the first lays the ground for the others."""
 KEEP = {"recommendations": 0.06, "ctr": 0.5}

@@ -136,10 +136,10 @@ def make_app(settings: Settings) -> App:
     )
 
 
-def check_topics(settings: Settings, topics: tuple[str, ...], *, together: bool = False) -> None:
+def check_topics(settings: Settings, topics: tuple[str, ...], *, partitions: int = 0) -> None:
     """Faust ignores an input topic that is not there, and reads nothing: this says so before.
 
-    With `together` they must have one partition count, as a user's events must meet in one worker.
+    `partitions`: how many each must have, as a user's events must meet in one worker; 0: any number.
     Raises BrokerUnavailable or SettingsError.
     """
     client = AdminClient({**settings.librdkafka(), "log_level": 0})
@@ -158,11 +158,12 @@ def check_topics(settings: Settings, topics: tuple[str, ...], *, together: bool 
             todo="run `headrace topics create`",
         )
     counts = {topic: len(known[topic].partitions) for topic in topics}
-    if together and len(set(counts.values())) > 1:
+    if partitions and set(counts.values()) != {partitions}:
         raise SettingsError(
-            f"partition counts differ: {', '.join(f'{topic} {count}' for topic, count in counts.items())}",
+            f"partition counts: {', '.join(f'{topic} {count}' for topic, count in counts.items())}",
             where=settings.brokers,
-            expected="one partition count for all event topics",
+            expected=f"{partitions} for each event topic, as the setting `partitions` says",
+            todo="set `partitions` to what the topics have; they must all have the same",
         )
 
 

@@ -23,7 +23,7 @@ from streams.store import UserStore
 from streams.tasks.base import Task
 
 READ_TIMEOUT_S = 60.0
-COLD_POLL_S = 0.05
+COLD_POLL_S = 0.2
 
 
 @dataclass(slots=True)
@@ -66,6 +66,7 @@ class Assembly:
         self._closers.append(self.live.stop)
         await until_it_works("releases", self.live.wait_current, READ_TIMEOUT_S)
         while cold := self.live.cold:
+            await asyncio.to_thread(self.live.adopt_newest)
             self.waiting = tuple(f"there is no live release of {task} on {settings.topics.releases}" for task in cold)
             await asyncio.sleep(COLD_POLL_S)
         self.waiting = ()

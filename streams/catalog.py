@@ -87,6 +87,13 @@ class Catalogue:
         self.version += 1
         self.vectors_version += 1
 
+    def withdraw(self, kind: int, ident: str) -> None:
+        """A deleted item or ad: no candidate any more; its row stays, as what was served names it."""
+        self._waiting.pop((kind, ident), None)
+        if row := (self.items if kind == ITEM else self.ads).get(ident):
+            self._available[row] = False
+            self.version += 1
+
     def _set(self, kind: int, ident: str, price: float, available: bool) -> None:
         row = (self.items if kind == ITEM else self.ads).get(ident)
         if row is None:

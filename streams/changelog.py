@@ -75,7 +75,7 @@ class Frontier:
                 f"a frontier that cannot be read: {error}",
                 where=where,
                 expected="format 1",
-                todo="start the version of headrace that wrote it, or run `headrace backfill`",
+                todo="start the version of headrace that wrote it, or rebuild the state as docs/operate.md tells",
             ) from error
 
     def check(self, found: Mapping[Place, tuple[int, int]], topics: Sequence[str], partition: int) -> None:

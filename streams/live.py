@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from engines.slot import Loaded, Slot, load
 from schemas.errors import HeadraceError
 from schemas.registry import Registry
 from schemas.wire import Decoder
-from streams.catalog import NOT_A_CANDIDATE, Catalogue
+from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, Catalogue
 from streams.compacted import Compacted
 from streams.config import Settings
 
@@ -34,15 +35,25 @@ class CatalogueFeed:
         self.catalog = catalog
         self._queue: deque[tuple[Callable[[Any], None], Any]] = deque()
         topics = settings.topics
+        withdraw_item, withdraw_ad = partial(catalog.withdraw, ITEM), partial(catalog.withdraw, AD)
         self._readers = [
-            self._reader(settings, topics.items, Decoder(registry, "catalog_item"), catalog.apply_item),
-            self._reader(settings, topics.ads, Decoder(registry, "catalog_ad"), catalog.apply_ad),
-            self._reader(settings, topics.vectors, Decoder(registry, "catalog_vector"), catalog.apply_vector),
+            self._reader(settings, topics.items, Decoder(registry, "catalog_item"), catalog.apply_item, withdraw_item),
+            self._reader(settings, topics.ads, Decoder(registry, "catalog_ad"), catalog.apply_ad, withdraw_ad),
+            self._reader(settings, topics.vectors, Decoder(registry, "catalog_vector"), catalog.apply_vector, _keep),
         ]
 
-    def _reader(self, settings: Settings, topic: str, decode: Decoder, apply: Callable[[Any], None]) -> Compacted:
+    def _reader(
+        self,
+        settings: Settings,
+        topic: str,
+        decode: Decoder,
+        apply: Callable[[Any], None],
+        withdraw: Callable[[str], None],
+    ) -> Compacted:
         def take(key: bytes, value: bytes | None) -> None:
-            if value is not None:  # rows are never taken back: what was served must stay readable
+            if value is None:
+                self._queue.append((withdraw, key.decode(errors="replace")))
+            else:
                 self._queue.append((apply, decode(value)))
 
         return Compacted(settings, topic, take)
@@ -62,6 +73,10 @@ class CatalogueFeed:
     def stop(self) -> None:
         for reader in self._readers:
             reader.stop()
+
+
+def _keep(key: str) -> None:
+    """A vector's row is never taken back: what was served must stay readable."""
 
 
 class LiveReleases:
@@ -97,8 +112,11 @@ class LiveReleases:
         return tuple(task for task in self._tasks if task not in self.slots)
 
     def wait_current(self, timeout: float) -> None:
-        """Returns when the topic was read; a task without a pointer there takes the store's newest release."""
+        """Returns when the topic was read to its end."""
         self._reader.wait_current(timeout)
+
+    def adopt_newest(self) -> None:
+        """A task that no pointer was ever written for takes the store's newest release, if there is one."""
         for task in self._tasks:
             if task not in self._epochs and (versions := self._store.list(task)):
                 log.warning("no release of %s is pointed to; taking the newest, %s", task, versions[-1])

@@ -174,7 +174,7 @@ def check_start(topic: str, partition: int, start: int, low: int, high: int) -> 
             f"the saved state stands at offset {start}, and the log begins at {low}",
             where=where,
             expected="a retention longer than the longest stop of the workers",
-            todo="run `headrace backfill` to rebuild the state from what is left",
+            todo="docs/operate.md, FrontierTooOld, tells how to rebuild the state from what is left",
         )
     if start > high:
         raise StateError(

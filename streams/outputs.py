@@ -80,7 +80,7 @@ class Outputs:
             target = target_of(event)
             served = _served(name, target, job.buckets[number], score, result, features)
             second.append(Outgoing(served_topic, target.encode(), encode_served(served)))
-            if result.decision in ALERTING:
+            if job.task.raises_alerts and result.decision in ALERTING:
                 second.append(self._alert(event, score, result, job.entities[number]))
 
     def dead(self, record: RawRecord, error: BadRecord, now_ms: int) -> Outgoing:

@@ -182,7 +182,7 @@ class Scorer:
         """Runs each job's model over the rows that need it, and the fallback over the rest."""
         for job in work.jobs:
             live = self.slots[job.task.name].live
-            job.release, job.engine = live.release, live.engine_name
+            job.release, job.engine = f"{job.task.name}/{live.release}", live.engine_name
             job.buckets = [(0, 0)] * len(job.events)
             serving = Serving(self.catalog, live.calibration, live.settings)
             todo = np.array([result is None for result in job.results])

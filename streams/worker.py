@@ -36,7 +36,7 @@ REPORT_S = 1.0
 
 def run(settings: Settings) -> None:
     """Runs one worker until SIGTERM or SIGINT. Raises what ended it: the caller exits non-zero."""
-    check_topics(settings, settings.topics.inputs, together=True)
+    check_topics(settings, settings.topics.inputs, partitions=settings.partitions)
     asyncio.run(_main(settings))
 
 

@@ -29,7 +29,7 @@ _stores: list[TemporaryDirectory[str]] = []
 
 @cache
 def releases() -> tuple[str, dict[str, str]]:
-    """A release store with one release a task, weights random: (store, versions). Made once a run, in its own process."""
+    """A release store with one release a task, weights random: (store, versions). Made once, in its own process."""
     _stores.append(TemporaryDirectory())
     script = Path(__file__).with_name("random_releases.py")
     made = subprocess.run([sys.executable, str(script), _stores[-1].name], check=True, capture_output=True, text=True)
@@ -37,14 +37,14 @@ def releases() -> tuple[str, dict[str, str]]:
 
 
 def catalog_records() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    items = [
+    items: list[dict[str, Any]] = [
         {
-            "item_id": f"item-{n}", "text": f"THING NUMBER {n}", "category": None, "price": money(1 + n), "currency": "GBP",
-            "image": None, "available": True, "updated_at": NOON_MS, "attributes": {},
+            "item_id": f"item-{n}", "text": f"THING NUMBER {n}", "category": None, "price": money(1 + n),
+            "currency": "GBP", "image": None, "available": True, "updated_at": NOON_MS, "attributes": {},
         }
         for n in range(ITEMS)
     ]  # fmt: skip
-    ads = [
+    ads: list[dict[str, Any]] = [
         {
             "ad_id": f"ad-{n}", "text": f"BUY THING {n}", "category": None, "item_id": f"item-{n}", "image": None,
             "active": True, "updated_at": NOON_MS, "attributes": {},

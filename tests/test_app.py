@@ -269,8 +269,8 @@ def test_a_topic_that_is_not_there_is_said_before_the_start(fresh_settings: Fres
 def test_event_topics_of_different_partition_counts_are_refused(settings: Settings) -> None:
     other = new_topic(settings.model_copy(update={"partitions": 7}), f"{settings.app_id}.seven")
     check_topics(settings, (settings.topics.clicks, other))
-    with pytest.raises(SettingsError, match="partition counts differ"):
-        check_topics(settings, (settings.topics.clicks, other), together=True)
+    with pytest.raises(SettingsError, match=r"expected 2 for each event topic"):
+        check_topics(settings, (settings.topics.clicks, other), partitions=2)
 
 
 def test_a_broker_that_is_away_is_said_before_the_start(tmp_path: Path) -> None:

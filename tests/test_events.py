@@ -79,4 +79,5 @@ def test_the_shipping_address_counts_and_the_billing_address_stands_in():
 
 def test_an_empty_batch_is_a_batch():
     batch = event_batch([], [], [], [], Catalogue())
-    assert len(batch.time) == 0 and len(batch.entry_kind) == 0
+    assert len(batch.time) == 0
+    assert len(batch.entry_kind) == 0

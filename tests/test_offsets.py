@@ -117,7 +117,7 @@ def test_a_range_that_begins_before_the_log_names_the_way_out(settings: Settings
     topic = settings.topics.clicks
     publish(settings, topic, numbers(0, 5))
     delete_before(settings, topic, 3)
-    with pytest.raises(FrontierTooOld, match=r"offset 2, and the log begins at 3.*headrace backfill"):
+    with pytest.raises(FrontierTooOld, match=r"offset 2, and the log begins at 3.*docs/operate"):
         read_range(settings, topic, 0, 2, 5)
     assert read(settings, topic, 3, 5) == [3, 4]
 

@@ -44,12 +44,13 @@ def root(
 
     Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted.
 
-    A first round on this machine:
+    A first round on this machine, after `headrace demo` has trained the first models:
 
         headrace broker start
         headrace topics create
+        headrace simulate --seconds 300 &
+        headrace catalog encode &
         headrace worker &
-        headrace simulate --seconds 60
         headrace tail scores.fraud --table
     """
     context.obj = Options(config_file=config_file or None, debug=debug)

@@ -107,7 +107,7 @@ def _play(settings: "Settings", pace: "Pace", seconds: float, truth: str, json: 
     require_broker(settings)
     with (
         open_registry(settings) as registry,
-        Publisher(settings, registry, source="simulator") as publisher,
+        Publisher(settings, registry, source="simulator", replayed=True) as publisher,
     ):
         world = World(shop, seed)
         print(world, file=sys.stderr)

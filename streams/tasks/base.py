@@ -68,6 +68,8 @@ class Task(ABC):
     loss: ClassVar[str]
     metric: ClassVar[str]
     """What the gate compares: a name in finetune.metrics."""
+    raises_alerts: ClassVar[bool] = False
+    """Whether a decision other than approve goes to alerts.fraud: its events are orders, its results have reasons."""
     late_is_scored: ClassVar[bool] = False
     """Whether an event past its deadline still gets the model (marked late) or the fallback."""
 

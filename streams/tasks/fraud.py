@@ -49,6 +49,7 @@ class Fraud(Task):
     labels = LabelRule("fraud", 45 * 86_400)
     loss = "binary_cross_entropy"
     metric = "pr_auc"
+    raises_alerts = True
     late_is_scored = True
 
     def target(self, event: Record) -> str:

@@ -13,7 +13,7 @@ from streams.events import Record
 from streams.features import SEQUENCE_FIELDS, Inputs, Rows, Table, sequence_inputs
 from streams.tasks.base import Context, LabelRule, Result, Serving, Task
 
-TOP_K = 20
+TOP_K = 10
 NO_CANDIDATE = -1e8  # a row below this was masked: a catalogue smaller than K fills up with such
 
 

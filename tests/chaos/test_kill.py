@@ -33,11 +33,11 @@ def test_three_kills_lose_nothing_and_repeat_nothing_differently(shop_settings, 
 def test_a_killed_run_ends_in_the_state_of_an_undisturbed_one(shop_settings, fresh_settings, tmp_path):
     rng = random.Random(seed())
     settings, sent = shop_settings(), crowd(rng, 1500)
+    (tmp_path / "disturbed").mkdir()
     with crew(settings, tmp_path / "disturbed") as group:
-        (tmp_path / "disturbed").mkdir()
+        worker = group.start()
         with Stream(settings, sent, rate=300):
-            worker = group.start()
-            time.sleep(rng.uniform(0.5, 2.0))
+            time.sleep(rng.uniform(1.0, 4.0))
             kill(worker)
             group.start()
         group.finish()
