@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--rounds", type=int, default=2, help="of each variant; the least of them counts")
     parser.add_argument("--variants", default=",".join([*COMMANDS, "real"]))
+    parser.add_argument("--worker", default="streams worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    COMMANDS["headrace"] = arguments.worker.split()
     names = arguments.variants.split(",")
     figures: dict[str, Any] = {"events": arguments.events, "users": USERS}
     with testbed.testbed(deadlines_ms=dict.fromkeys(testbed.TASKS, NEVER_MS), batch={"max_events": PER_BATCH}) as bed:

@@ -1,6 +1,7 @@
 """A whole little shop on the test broker: releases with random weights, a catalogue, and a worker as a process."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -94,6 +95,36 @@ def publish(settings: Settings, events: list[tuple[str, dict[str, Any]]]) -> Non
         producer.produce(getattr(settings.topics, name), encoders[name](record), record["user_id"].encode())
         producer.poll(0)
     assert producer.flush(60) == 0
+
+
+def send(settings: Settings, topic: str, key: bytes, value: bytes) -> None:
+    """Any bytes to any topic."""
+    producer = confluent_kafka.Producer(settings.librdkafka() | {"partitioner": "murmur2_random", "acks": "all"})
+    producer.produce(topic, value, key)
+    assert producer.flush(30) == 0
+
+
+def point(settings: Settings, task: str, version: str, epoch: int) -> None:
+    """Makes a version live."""
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        encode = Encoder(registry, settings.topics.releases, "model_release")
+    send(settings, settings.topics.releases, f"{task}/live".encode(), encode(pointer(task, version, epoch)))
+
+
+def copy_release(store: str, task: str, version: str, new: str) -> str:
+    """The same release under another name; its name."""
+    from engines.manifest import Description
+    from engines.releases import ReleaseStore
+
+    releases = ReleaseStore(store)
+    old = releases.open(task, version)
+    if new not in releases.list(task):
+        with TemporaryDirectory() as folder:
+            for name in old.manifest.files:
+                shutil.copy(old.file(name), Path(folder) / name)
+            said = {name: getattr(old.manifest, name) for name in Description.model_fields}
+            releases.publish(task, Path(folder), Description(**said), version=new)
+    return new
 
 
 class WorkerProcess:

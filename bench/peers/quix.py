@@ -14,7 +14,7 @@ from schemas.wire import Encoder
 from streams.config import Settings
 
 
-class Avro(Serializer):  # type: ignore[misc]
+class Avro(Serializer):
     """One half of what the function returns, by its contract."""
 
     def __init__(self, part: str, encode: Encoder) -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     scores = app.topic(topics.scores(TASK), value_serializer=Avro("score", contracts.score))
     served = app.topic(topics.served(TASK), value_serializer=Avro("served", contracts.served))
 
-    def score(value: bytes, key: bytes, timestamp: int, headers: Any, state: State) -> dict[str, Any]:
+    def score(value: bytes, key: bytes, timestamp: int, headers: Any, state: State[str, Any]) -> dict[str, Any]:
         click = contracts.decode(value)
         history = state.get("history", [])
         row = features("".join(history).encode())

@@ -5,6 +5,7 @@ Run as Faust documents it, by its own worker; `-l info`, for lower levels turn o
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import faust
 
@@ -28,14 +29,14 @@ def make_app(settings: Settings) -> faust.App:
         broker_commit_interval=settings.commit_interval_s,
         autodiscover=False,
     )
-    raw = {"key_serializer": "raw", "value_serializer": "raw"}
+    raw: Any = {"key_serializer": "raw", "value_serializer": "raw"}
     clicks, scores, served = (
         app.topic(name, **raw) for name in (topics.clicks, topics.scores(TASK), topics.served(TASK))
     )
     histories = app.Table("histories", default=list, partitions=settings.partitions)
 
     @app.agent(clicks)
-    async def score(stream: faust.StreamT) -> None:
+    async def score(stream: faust.StreamT[Any]) -> None:
         async for event in stream.events():
             click = contracts.decode(event.value)
             message = event.message

@@ -10,9 +10,10 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from typing import Any
 
 import confluent_kafka
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench.replay import read_topic
@@ -46,7 +47,7 @@ class Poison:
             (self.wrong_type, "wrong_type", 10), (self.out_of_range, "out_of_range", 17),
             (self.misplaced, None, 10), (self.oversized, "oversized", 3),
         ]  # fmt: skip
-        self.events = {"unknown_schema": [], None: []}
+        self.events: dict[str | None, list[dict[str, Any]]] = {"unknown_schema": [], None: []}
 
     def make(self, n):
         """(value, key, partition or None, reason)."""
@@ -101,7 +102,7 @@ def test_bad_messages_among_good_ones(shop_settings, tmp_path):
     settings, sent = shop_settings(max_message_bytes=LIMIT, batch={"max_events": 256}), crowd(rng, 2000)
     with closing(ConfluentRegistry(settings.registry())) as registry:
         wrong_id = register(registry, f"wrong-{chosen}", dummy(chosen))
-        unknown_id = wrong_id + 3
+        unknown_id = wrong_id + 60  # past all that a worker will register
     poison = Poison(settings, rng, unknown_id, wrong_id)
     encoders = {}
     with closing(ConfluentRegistry(settings.registry())) as registry:
@@ -109,7 +110,8 @@ def test_bad_messages_among_good_ones(shop_settings, tmp_path):
     producer = confluent_kafka.Producer(
         settings.librdkafka() | {"partitioner": "murmur2_random", "message.max.bytes": 1_000_000}
     )
-    reasons, sizes = Counter(), []
+    reasons: Counter[str | None] = Counter()
+    sizes: list[int] = []
     with crew(settings, tmp_path) as group:
         process = psutil.Process(group.start().process.pid)
         for n in range(BAD):

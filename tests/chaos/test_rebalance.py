@@ -10,9 +10,11 @@ from tests.chaos.harness import Stream, crew, crowd, judge, seed
 pytestmark = pytest.mark.slow
 
 
-def test_a_second_worker_joins_and_leaves(shop_settings, tmp_path):
+@pytest.mark.parametrize("flush_interval_s", [0.7, 0.02], ids=["", "while it always flushes"])
+def test_a_second_worker_joins_and_leaves(shop_settings, tmp_path, flush_interval_s):
     rng = random.Random(seed())
-    settings, sent = shop_settings(partitions=4), crowd(rng, 3500)
+    settings = shop_settings(partitions=4, state={"flush_interval_s": flush_interval_s})
+    sent = crowd(rng, 3000, users=400)
     with crew(settings, tmp_path) as group, Stream(settings, sent, rate=150) as stream:
         first = group.start("a")
         second = group.start("b")

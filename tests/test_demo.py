@@ -1,0 +1,84 @@
+"""The demo's pure parts: what it says, what it shows, and that its worker gets the settings it was meant to get."""
+
+import pytest
+from rich.console import Console
+
+from streams.config import Settings
+from streams.demo.models import load_vectors, save_vectors
+from streams.demo.stage import demo_settings, environment, pointer
+from streams.demo.view import Board
+from streams.demo.words import Narrator
+from streams.sources.world import World, WorldConfig
+from streams.vectors import HashingEncoder, catalogue_vectors
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(WorldConfig(start="2011-06-01", end="2011-06-03", shop="generated", orders_a_day=30), 1)
+
+
+@pytest.fixture(scope="module")
+def orders(world):
+    return [event.record for event in world.events() if event.topic == "orders"]
+
+
+def score(order, **fields):
+    return {
+        "event_id": order["event_id"], "user_id": order["user_id"], "order_id": order["order_id"], "probability": 0.91,
+        "decision": "review", "reasons": ["new card"], "late": False, "fallback": None,
+    } | fields  # fmt: skip
+
+
+def test_an_order_is_told_with_its_largest_line_its_country_and_the_verdict(world, orders):
+    narrator, order = Narrator(world), orders[0]
+    narrator.published(order["event_id"], order)
+    line = narrator.fraud(score(order))
+    most = max(each["quantity"] for each in order["items"])
+    assert line.startswith(f"order {order['order_id']}, {most} x ")
+    assert "fraud 0.91, review: new card" in line
+    assert order["country"] in line
+
+
+def test_only_what_was_drawn_as_fraud_is_called_simulated_fraud(world, orders):
+    narrator = Narrator(world)
+    for order in orders:
+        told = "(simulated fraud" in narrator.fraud(score(order))
+        assert told == bool(world.truth(order["event_id"]).outcomes[0])
+
+
+def test_a_fallback_is_marked(world, orders):
+    assert Narrator(world).fraud(score(orders[0], fallback="deadline")).endswith("[deadline fallback]")
+
+
+def test_the_board_can_be_drawn_before_and_after_the_first_score():
+    board = Board(Settings(), "a shop")
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        console.print(board.render())
+        board.scored["fraud"] += 1
+        board.latency["fraud"] = (0.004, 0.02)
+        console.print(board.render())
+    assert "20.0" in console.export_text()
+
+
+def test_a_process_started_with_the_environment_has_the_same_settings(tmp_path, monkeypatch):
+    made = demo_settings(Settings(data_dir=tmp_path), "127.0.0.1:19092", "http://127.0.0.1:8085/apis", tmp_path)
+    for name, value in environment(made).items():
+        monkeypatch.setenv(name, value)
+    assert Settings().model_dump() == made.model_dump()
+
+
+def test_vectors_survive_the_file(tmp_path, world):
+    items, ads = world.catalog()
+    vectors = catalogue_vectors(items[:5], ads[:2], HashingEncoder())
+    save_vectors(tmp_path / "v.npz", vectors)
+    assert load_vectors(tmp_path / "v.npz") == vectors
+
+
+def test_a_pointer_is_a_release_record_of_its_contract():
+    from schemas.registry import MemoryRegistry
+    from schemas.wire import Decoder, Encoder
+
+    registry = MemoryRegistry()
+    record = pointer("fraud", "v1", epoch=3)
+    assert Decoder(registry, "model_release")(Encoder(registry, "t", "model_release")(record)) == record
