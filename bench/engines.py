@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.report import show
 from engines import open_engine
 from engines.base import Engine
 from engines.releases import Release, ReleaseStore
@@ -41,7 +42,7 @@ def main() -> None:
         facts = step(folder, sizes, "make", "-")
         for backend, precision in RUNS:
             facts |= step(folder, sizes, backend, precision)
-    print(json.dumps(facts))
+    show("engines", facts)
 
 
 def step(folder: str, sizes: dict[str, int], what: str, precision: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 `python -m bench.state` prints one JSON line; CPU times, the least of several rounds.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.report import show
 from streams.batch import CLICKS, IMPRESSIONS, KINDS, ORDERS, EventBatch
 from streams.state import UserState
 from streams.state.memory import MemoryStore
@@ -180,10 +180,8 @@ def main(store_rows: int = 200_000) -> dict[str, Any]:
     for _ in range(102):  # 41 events a user, more than half of the users with more clicks than the ring holds
         state.absorb(stream.batch(4_096))
     figures |= event_costs(state, stream)
-    missed = [name for name, most in TARGETS.items() if figures[name] > most]
-    rounded = {name: round(value, 2) for name, value in figures.items()}
-    return {"bench": "state", **rounded, "targets": TARGETS, "missed": missed}
+    return figures
 
 
 if __name__ == "__main__":
-    print(json.dumps(main()))
+    show("state", main(), TARGETS)

@@ -99,7 +99,11 @@ class RecommendationHead(Head):
 
 
 class CtrHead(Head):
-    """Every ad of the slate, as a query to the user's history; its position adds a bias of its own."""
+    """Every ad of the slate, as a query to the user's history; its position adds a bias of its own.
+
+    How alike an ad is to what the user looked at, and to the page, is an input element by element: attention alone
+    takes far longer to learn to compare.
+    """
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -107,17 +111,26 @@ class CtrHead(Head):
         self.context = nn.Linear(width, width)
         self.ad = nn.Linear(width, width)
         self.scalar = nn.Linear(config.slate_scalars, width, bias=False)
-        self.norm = nn.LayerNorm(2 * width)
-        self.mlp = mlp(2 * width, config.hidden)
+        self.norm = nn.LayerNorm(4 * width)
+        self.mlp = mlp(4 * width, config.hidden)
         self.position = mlp(1, 16)
 
     def forward(self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs) -> dict[str, Tensor]:
-        scalars_BCS = inputs["slate_scalars"]
-        ads_BCD = self.ad(inputs["slate_vectors"]) + self.scalar(scalars_BCS)
-        now_B1D = states_BLD[:, -1:] + self.context(inputs["context_vectors"])[:, None]
+        scalars_BCS, slate_BCD, page_BD = (
+            inputs[name] for name in ("slate_scalars", "slate_vectors", "context_vectors")
+        )
+        ads_BCD = self.ad(slate_BCD) + self.scalar(scalars_BCS)
+        now_B1D = states_BLD[:, -1:] + self.context(page_BD)[:, None]
         read_BCD = read(ads_BCD + now_B1D, states_BLD, mask_B11L, causal=False)
-        logit_BC = self.mlp(self.norm(torch.cat([read_BCD, ads_BCD], dim=-1)))
+        like_past_BCD, like_page_BCD = slate_BCD * mean_event(inputs)[:, None], slate_BCD * page_BD[:, None]
+        logit_BC = self.mlp(self.norm(torch.cat([read_BCD, ads_BCD, like_past_BCD, like_page_BCD], dim=-1)))
         return {"logit": logit_BC + self.position(scalars_BCS[..., :1])}
+
+
+def mean_event(inputs: Inputs) -> Tensor:
+    """(B, D) mean item vector of a user's events; zero where there are none."""
+    real_BL1 = (inputs["history_kinds"] > 0).to(inputs["history_vectors"].dtype)[..., None]
+    return (inputs["history_vectors"] * real_BL1).sum(dim=1) / real_BL1.sum(dim=1).clamp(min=1)
 
 
 class Logit(nn.Linear):

@@ -44,7 +44,7 @@ class Finish:
 class Problem(ABC):
     """Examples of one task with their labels. Raises TrainingError where they cannot teach anything.
 
-    `examples` are those that have a label by now; `held` (B,) marks the newest, which calibrate.
+    `examples` are those that have a label by now; the first `learning` of them train, the rest, the newest, calibrate.
     """
 
     name: ClassVar[str]
@@ -54,7 +54,7 @@ class Problem(ABC):
         self.examples = self.labelled(recording.examples[self.name])
         if not len(self.examples):
             raise TrainingError(f"no examples of {self.name}", expected="events of its topic that have labels by now")
-        self.held = self.examples.time > np.quantile(self.examples.time, 1 - VALIDATION)
+        self.learning = max(1, round(len(self.examples) * (1 - VALIDATION)))
         self.prepare()
 
     def labelled(self, examples: Examples) -> Examples:
@@ -80,7 +80,7 @@ class Problem(ABC):
 
     @abstractmethod
     def loss(self) -> Loss:
-        """Over the examples that train: those that are not held out, in their order."""
+        """Over the first `learning` examples."""
 
     @abstractmethod
     def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
@@ -95,7 +95,7 @@ class Recommendations(Problem):
     def prepare(self) -> None:
         clicks = self.recording.clicks
         self.label = next_items(clicks.user, clicks.time, clicks.item, NEXT_ITEM_WINDOW_MS)[self.examples.place]
-        seen = clicks.item[clicks.time <= self.examples.time[~self.held].max(initial=0)]
+        seen = clicks.item[clicks.time <= self.examples.time[: self.learning].max()]
         self._bias = self.catalog.candidate_bias() + popularity(seen, len(self.catalog))
 
     def begin(self, model: HeadraceModel) -> None:
@@ -116,7 +116,7 @@ class Recommendations(Problem):
         return {"catalog": vectors, "catalog_bias": self._bias}
 
     def loss(self) -> Loss:
-        return next_item_loss(self.task, self.examples.rows[~self.held], self.label[~self.held], self._bias)
+        return next_item_loss(self.task, self.examples.rows[: self.learning], self.label[: self.learning], self._bias)
 
     def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
         label = self.label[which]
@@ -160,7 +160,7 @@ class Fraud(Problem):
 
     def prepare(self) -> None:
         self.label = fraud_labels(self.examples.events, self.recording.labels)
-        for part, name in ((self.label[~self.held], "trains"), (self.label, "is there")):
+        for part, name in ((self.label[: self.learning], "trains"), (self.label, "is there")):
             if not 0 < part.sum() < len(part):
                 raise TrainingError(
                     f"{int(part.sum())} frauds among the {len(part)} orders of what {name}",
@@ -170,10 +170,10 @@ class Fraud(Problem):
                 )
 
     def begin(self, model: HeadraceModel) -> None:
-        cast(FraudHead, model.head).fit_scaling(torch.from_numpy(self.examples.rows["fields"][~self.held].copy()))
+        cast(FraudHead, model.head).fit_scaling(torch.from_numpy(self.examples.rows["fields"][: self.learning].copy()))
 
     def loss(self) -> Loss:
-        return fraud_loss(self.task, self.examples.rows[~self.held], self.label[~self.held])
+        return fraud_loss(self.task, self.examples.rows[: self.learning], self.label[: self.learning])
 
     def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
         label, calibration = self.label[which], platt(outputs["logit"], self.label[which])
@@ -193,7 +193,7 @@ class ClickThrough(Problem):
         slots = self.examples.rows["ad"].shape[1]
         self.label = click_labels(self.examples.events, self.recording.labels, slots)
         self.shown = shown_ads(self.examples.events, slots)
-        if not 0 < self.label[~self.held].sum() < self.shown[~self.held].sum():
+        if not 0 < self.label[: self.learning].sum() < self.shown[: self.learning].sum():
             raise TrainingError(
                 f"{int(self.label.sum())} clicks on {int(self.shown.sum())} ads",
                 where="ctr",
@@ -204,8 +204,8 @@ class ClickThrough(Problem):
         """Nothing: all of it is learned."""
 
     def loss(self) -> Loss:
-        learn = ~self.held
-        return slate_loss(self.task, self.examples.rows[learn], self.label[learn], self.shown[learn])
+        first = slice(self.learning)
+        return slate_loss(self.task, self.examples.rows[first], self.label[first], self.shown[first])
 
     def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
         shown = self.shown[which] > 0

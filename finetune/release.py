@@ -32,7 +32,7 @@ def make_release(problem: Problem, model: HeadraceModel, store: ReleaseStore, tr
 
     Raises EngineError where that engine differs too much from torch.
     """
-    which = np.flatnonzero(problem.held)[-HELD_ROWS:]
+    which = np.arange(problem.learning, len(problem.examples))[-HELD_ROWS:]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as drafts:
         folder = Path(name)
         if problem.bias is not None:

@@ -74,6 +74,10 @@ class Ledger:
             return head.records[head.done - 1].offset + 1
         return self._done.get(tp)
 
+    def unfinished(self, tp: TP) -> bool:
+        """Whether any batch of it is unfinished. Reads only: any thread may ask."""
+        return any(not batch.complete for batch in tuple(self._open.get(tp, ())))
+
     def partitions(self) -> Collection[TP]:
         return list(self._open)
 

@@ -115,6 +115,15 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
             await consumer.seek_to_beginning(*unread)
         return committed
 
+    def fetched(self, tp: TP) -> int:
+        """The next offset to fetch: past the marks of transactions, which are no records. From any thread.
+
+        AssertionError where the partition is not assigned, or not positioned yet.
+        """
+        consumer, place = self._ensure_consumer(), TopicPartition(*tp)
+        assert consumer._subscription.is_assigned(place)
+        return int(consumer._subscription.subscription.assignment.state_value(place).position)
+
     def set_paused(self, tp: TP, paused: bool) -> None:
         """From any thread. aiokafka drops what it had prefetched of a paused one, and reads it again."""
         self.thread_loop.call_soon_threadsafe(self._set_paused, TopicPartition(*tp), paused)

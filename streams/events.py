@@ -150,6 +150,7 @@ def event_batch(
 ) -> EventBatch:
     """Columns of N checked records in arrival order."""
     increments = np.zeros((len(records), 5), np.int64)
+    increments[np.arange(len(records)), np.asarray(topic, np.intp)] = 1
     tokens = np.zeros((len(records), 5), np.uint64)
     entries: list[Entry] = []
     entry_event: list[int] = []
@@ -157,7 +158,6 @@ def event_batch(
         new = EVENT_TYPES[kind].entries(record, catalog)
         entries += new
         entry_event += repeat(number, len(new))
-        increments[number, kind] = 1
         if kind == ORDERS:
             increments[number, 3] = new[0].value
             increments[number, 4] = sum(line["quantity"] for line in record["items"])

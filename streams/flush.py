@@ -41,20 +41,27 @@ class Flusher:
     ) -> None:
         self._intake, self._state, self._changelog, self._store = intake, state, changelog, store
         self._metrics, self._topics = metrics, topics
-        self.lock = asyncio.Lock()
+        self.lock, self._running = asyncio.Lock(), asyncio.Lock()
         self.owned: set[int] = set()
+        self.held = False  # from when partitions are revoked until they are restored
         self.resume: dict[TP, int] = {}  # where recovery left each input: the floor of what is committed
         self._written: dict[int, float] = {}
+
+    async def hold(self) -> None:
+        """No flush begins until `held` is taken back. Returns when none runs; a restore may go on meanwhile."""
+        self.held = True
+        async with self._running:
+            pass
 
     async def flush(self, commits: Commits, score_ends: Mapping[str, Mapping[int, int]]) -> None:
         """Does nothing where nothing changed, and nothing while a rebalance is on: the older frontier still holds.
 
         Raises Fenced where another worker has taken a partition over, ProduceFailed, BrokerUnavailable.
         """
-        async with self.lock:
+        async with self.lock, self._running:
             started = time.perf_counter()
             due = [partition for partition in self.owned if self._due(partition, started)]
-            if not due:
+            if not due or self.held:
                 return
             await self._intake.drain()
             try:

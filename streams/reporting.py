@@ -51,12 +51,14 @@ class Reporter:
             yield Track(f"recovery of partition {self.recovering[0]}", *self.restored)
         for tp, position in list(self.loop.position.items()):
             if tp.partition in self.flusher.owned:
-                yield Track(f"{tp.topic}[{tp.partition}]", position, self._end(tp), tp in parked)
+                yield Track(f"{tp.topic}[{tp.partition}]", position, self._end(tp, position), tp in parked)
 
-    def _end(self, tp: TP) -> int | None:
-        """The newest known offset plus one. None where it is not known: a rebalance may take it at any moment."""
+    def _end(self, tp: TP, position: int) -> int | None:
+        """The newest known offset plus one, or `position` if no record is left before it: the marks of transactions
+        have offsets too. None where it is not known: a rebalance may take it at any moment."""
         try:
-            return self._app.consumer.highwater(tp) or None
+            consumer = self._app.batches
+            return position if consumer.finished(tp) else consumer.highwater(tp) or None
         except (AssertionError, ConsumerNotStarted):  # how aiokafka says that the partition is not assigned
             return None
 
@@ -91,7 +93,7 @@ class Reporter:
         metrics.dedupe_evictions.inc(evicted - self._evicted)
         self._evicted = evicted
         if self._app.consumer is not None:
-            ends = {tp: self._end(tp) for tp in self.loop.position}
+            ends = {tp: self._end(tp, at) for tp, at in self.loop.position.items()}
             metrics.set_lag(
                 {
                     (tp.topic, tp.partition): max(0, end - self.loop.position[tp])

@@ -90,14 +90,11 @@ class Scorer:
                 else:
                     good.append((kind, record, event))
         home = self._home(good)
-        first += [
-            self.outputs.misplaced(record, event, now_ms)
-            for (_, record, event), right in zip(good, home, strict=True)
-            if not right
-        ]
-        topic = [kind for (kind, _, _), right in zip(good, home, strict=True) if right]
-        raw = [record for (_, record, _), right in zip(good, home, strict=True) if right]
-        events = [event for (_, _, event), right in zip(good, home, strict=True) if right]
+        if not all(home):
+            away = [item for item, right in zip(good, home, strict=True) if not right]
+            first += [self.outputs.misplaced(record, event, now_ms) for _, record, event in away]
+            good = [item for item, right in zip(good, home, strict=True) if right]
+        topic, raw, events = [list(column) for column in zip(*good, strict=True)] if good else [[], [], []]
         batch = event_batch(
             events,
             topic,

@@ -101,6 +101,13 @@ class Consumer(aiokafka.Consumer):
 
     def on_buffer_drop(self, tp: TP) -> None: ...
 
+    def finished(self, tp: TP) -> bool:
+        """Whether all that is known of the partition is fetched and finished. Offsets cannot tell: the last ones
+        may be marks of transactions. From any thread; AssertionError where it is not assigned.
+        """
+        fetched = cast(ConsumerThread, self._thread).fetched(tp)
+        return fetched >= (self.highwater(tp) or 0) and not self.ledger.unfinished(tp)
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets may have gaps: the ledger counts records, not offsets."""
 

@@ -68,7 +68,9 @@ class Worker:
         self.producer: Producer | None = None
         self._ready = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
+        self._revocations = 0
         app.on_assigned(self.restore)
+        app.on_partitions_revoked.connect(self._hold, weak=False)
 
     # -- start and stop --------------------------------------------------------------------------------------
 
@@ -132,12 +134,18 @@ class Worker:
 
     # -- rebalance -------------------------------------------------------------------------------------------
 
+    async def _hold(self, *_: Any, **__: Any) -> None:
+        """Before partitions go: no flush begins, and one under way ends; else their next owner fences it, and us."""
+        self._revocations += 1
+        if self._ready.is_set():
+            await self.flusher.hold()
+
     async def restore(self, assigned: set[TP], kept: set[TP]) -> None:
         """Before records flow: brings the state of new partitions up, and lets go of the others."""
         if (await self.app.wait(self._ready.wait())).stopped:
             return
         self.reporter.assigned = True
-        flusher, inputs = self.flusher, set(self.names.inputs)
+        flusher, inputs, revocations = self.flusher, set(self.names.inputs), self._revocations
         mine = {tp.partition for tp in assigned if tp.topic in inputs}
         current = {tp.partition for tp in kept if tp.topic in inputs} & flusher.owned
         async with flusher.lock:
@@ -151,6 +159,7 @@ class Worker:
                 self.reporter.recovering = tuple(sorted(mine - flusher.owned))
                 await self._recover(partition)
             self.reporter.recovering = ()
+            flusher.held = self._revocations != revocations  # they go again
         await self.entity_worker.restore(assigned, kept)
 
     async def _recover(self, partition: int) -> None:

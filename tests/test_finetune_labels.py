@@ -54,15 +54,16 @@ def test_labels_of_other_tasks_are_left_alone():
     assert not labels.is_fraud("o1")
 
 
-def arrays(*clicks):
-    user, time, item = zip(*clicks, strict=True)
-    return np.array(user), np.array(time, np.int64), np.array(item, np.int32)
+def following(clicks, window: int):
+    """What `next_items` finds for clicks of (user, time, item)."""
+    user, time, item = np.array(clicks, np.int64).reshape(-1, 3).T
+    return next_items(user, time, item.astype(np.int32), window).tolist()
 
 
 def test_the_next_item_is_the_users_next_other_one_in_the_window():
-    clicks = arrays((1, 0, 5), (2, 1, 9), (1, 2, 5), (1, 3, 6), (2, 90, 8), (1, 4, 0), (1, 60, 7))
-    assert next_items(*clicks, window_ms=50).tolist() == [6, 0, 6, 0, 0, 0, 0]
-    assert next_items(*clicks, window_ms=100).tolist() == [6, 8, 6, 7, 0, 7, 0]
+    clicks = [(1, 0, 5), (2, 1, 9), (1, 2, 5), (1, 3, 6), (2, 90, 8), (1, 4, 0), (1, 60, 7)]
+    assert following(clicks, 50) == [6, 0, 6, 0, 0, 0, 0]
+    assert following(clicks, 100) == [6, 8, 6, 7, 0, 7, 0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=30), st.integers(0, 20))
@@ -72,5 +73,4 @@ def test_the_next_item_is_what_a_plain_search_finds(drawn, window):
         next((i for u, t, i in clicks[n + 1 :] if u == user and i not in (0, item) and t - time <= window), 0)
         for n, (user, time, item) in enumerate(clicks)
     ]
-    found = next_items(*arrays(*clicks), window_ms=window) if clicks else np.zeros(0)
-    assert found.tolist() == expected
+    assert following(clicks, window) == expected

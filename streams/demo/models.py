@@ -3,6 +3,7 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ class ModelPlan:
 
 
 def main(plan: ModelPlan) -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other where cores are shared
     from engines.releases import ReleaseStore
     from finetune.first import first_releases
     from finetune.history import catalogue_from

@@ -96,7 +96,7 @@ def test_a_broker_restart_loses_nothing(fresh_settings, registry, tmp_path, cras
 def on_broker(fresh_settings, broker):
     store, _ = shop.releases()
     settings = fresh_settings(
-        brokers=broker.address, release_store=store, session_timeout_s=15, state={"flush_interval_s": 0.7},
+        brokers=broker.address, release_store=store, session_timeout_s=30, state={"flush_interval_s": 0.7},
         deadlines_ms={"fraud": 3_600_000, "recommendations": 3_600_000, "ctr": 3_600_000}, batch={"max_events": 64},
     )  # fmt: skip
     shop.furnish(settings)
