@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Key, value, partition (None: by the key, as Java clients do), headers.
 Output = tuple[bytes | None, bytes | None, int | None, Sequence[tuple[str, bytes]] | None]
+#: The same with its topic in front.
+Addressed = tuple[str, bytes | None, bytes | None, int | None, Sequence[tuple[str, bytes]] | None]
 #: Highest acknowledged offset by (topic, partition).
 Acknowledged = dict[tuple[str, int], int]
 
@@ -59,9 +61,14 @@ class Producer:
         self._thread.start()
 
     def send(self, topic: str, outputs: Sequence[Output]) -> "asyncio.Future[Acknowledged]":
+        """`send_all` of records of one topic."""
+        return self.send_all([(topic, *output) for output in outputs])
+
+    def send_all(self, outputs: Sequence[Addressed]) -> "asyncio.Future[Acknowledged]":
         """Resolves when all of `outputs` are acknowledged; an empty list at once.
 
-        Fails with ProduceFailed on the first refusal, with Fenced if the lease is lost.
+        One future, so one wake-up of the loop, however many topics. Fails with ProduceFailed on the first refusal,
+        with Fenced if the lease is lost.
         """
         future: asyncio.Future[Acknowledged] = asyncio.get_running_loop().create_future()
         if not outputs:
@@ -70,7 +77,7 @@ class Producer:
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         with self._lock:
-            self._backlog.append(_Delivery(topic, outputs, future))
+            self._backlog.append(_Delivery(outputs, future))
             self._pump()
         return future
 
@@ -116,9 +123,9 @@ class Producer:
 
     def _produce(self, delivery: "_Delivery") -> bool:
         """False if the queue was full before the last output; the rest stays with the delivery."""
-        topic, produce, report = delivery.topic, self._client.produce, delivery.report
+        produce, report = self._client.produce, delivery.report
         for index in range(delivery.produced, len(delivery.outputs)):
-            key, value, partition, headers = delivery.outputs[index]
+            topic, key, value, partition, headers = delivery.outputs[index]
             where = ANY_PARTITION if partition is None else partition
             try:
                 if headers is None:
@@ -141,22 +148,22 @@ class Producer:
 class _Delivery:
     """One list on its way: what is not yet produced, and what is not yet acknowledged."""
 
-    __slots__ = ("future", "left", "offsets", "outputs", "produced", "topic")
+    __slots__ = ("future", "left", "offsets", "outputs", "produced")
 
-    def __init__(self, topic: str, outputs: Sequence[Output], future: "asyncio.Future[Acknowledged]") -> None:
-        self.topic, self.outputs, self.future = topic, outputs, future
+    def __init__(self, outputs: Sequence[Addressed], future: "asyncio.Future[Acknowledged]") -> None:
+        self.outputs, self.future = outputs, future
         self.produced, self.left = 0, len(outputs)
-        self.offsets: dict[int, int] = {}
+        self.offsets: Acknowledged = {}
 
     def report(self, error: KafkaError | None, message: confluent_kafka.Message) -> None:
         """One output's fate; called by the thread, in order for each partition."""
         if error is not None:
-            self.fail(refused(error, self.topic))
+            self.fail(refused(error, message.topic()))
             return
-        self.offsets[message.partition()] = message.offset()
+        self.offsets[message.topic(), message.partition()] = message.offset()
         self.left -= 1
         if not self.left:
-            self._settle({(self.topic, partition): offset for partition, offset in self.offsets.items()})
+            self._settle(self.offsets)
 
     def fail(self, error: HeadraceError) -> None:
         self.left = -1

@@ -4,7 +4,7 @@ Data only; `scoring` fills it, `outputs` reads it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,8 @@ Said = Mapping[tuple[int, int, int], Record]
 Order = Callable[[Sequence[Record], Sequence[int], Sequence[RawRecord], Said], NDArray[np.int64]]
 
 
-@dataclass(slots=True)
-class Outgoing:
-    """One record to send; `partition` None leaves it to the key."""
+class Outgoing(NamedTuple):
+    """One record to send, as streams.producer takes it; `partition` None leaves it to the key."""
 
     topic: str
     key: bytes | None

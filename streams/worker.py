@@ -3,7 +3,9 @@ It wires the parts and owns their lives; a failure of any part ends the process 
 """
 
 import asyncio
+import gc
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Coroutine
 from typing import Any
@@ -32,11 +34,17 @@ from streams.web import Server, application
 log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
+#: A micro-batch makes thousands of short-lived dicts and no cycles: collecting at every 700 costs a third of the CPU.
+GC_THRESHOLDS = (100_000, 50, 100)
+#: How long a thread may keep the interpreter while another waits: the event loop must not wait 5 ms for a flush.
+SWITCH_S = 0.0005
 
 
 def run(settings: Settings) -> None:
     """Runs one worker until SIGTERM or SIGINT. Raises what ended it: the caller exits non-zero."""
     check_topics(settings, settings.topics.inputs, partitions=settings.partitions)
+    gc.set_threshold(*GC_THRESHOLDS)
+    sys.setswitchinterval(SWITCH_S)
     asyncio.run(_main(settings))
 
 
@@ -122,6 +130,8 @@ class Worker:
             self.entity_worker.run(self.producer),
         ):
             self._spawn(part)
+        gc.collect()
+        gc.freeze()  # what is made by now stays: no collection need look at it again
         self._ready.set()
 
     def close(self) -> None:
