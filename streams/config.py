@@ -143,7 +143,7 @@ class Batch(Section):
     min_fetch_interval_ms: float = Field(
         default=2, ge=0, le=10_000, description="fewer fetches, less CPU, more latency"
     )
-    in_flight: int = Field(default=2, ge=1, le=64, description="batches sent and not yet acknowledged")
+    in_flight: int = Field(default=16, ge=1, le=64, description="batches sent and not yet acknowledged")
 
 
 class EngineSettings(Section):
@@ -157,7 +157,7 @@ class EngineSettings(Section):
         NoDecode,
         BeforeValidator(_comma_list),
         AfterValidator(_ascending),
-    ] = (1, 4, 8, 16, 32, 64)
+    ] = (1, 2, 4, 8, 16, 32, 64)
 
 
 class StateSettings(Section):

@@ -2,30 +2,47 @@
 The second wave leaves when the first is acknowledged: a score is the proof of what was said.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Sequence
 
+from streams.config import Settings
+from streams.lease import Lease
 from streams.producer import Producer
 from streams.work import Outgoing
 
+#: librdkafka sends a request for each partition. Nobody waits for `served` and touches: those of several micro-batches
+#: go together, or they would be most of what the broker has to answer.
+PATIENT_LINGER_MS = 25.0
+
 
 class Sender:
-    """`ends`: by task and partition, the score offset after the newest acknowledged one."""
+    """Two producers: one for what is waited for (scores, dead letters, alerts), a patient one for the rest.
 
-    def __init__(self, producer: Producer, score_topics: dict[str, str]) -> None:
-        self._producer = producer
+    `ends`: by task and partition, the score offset after the newest acknowledged one. (A producer for each task was
+    tried: more threads to take turns with, and latency half as much again.)
+    """
+
+    def __init__(self, settings: Settings, lease: Lease, score_topics: dict[str, str], urgent: Collection[str]) -> None:
+        """`urgent`: topics of the second wave that are waited for."""
+        self.fast = Producer(settings, lease=lease)
+        self.patient = Producer(settings, lease=lease, linger_ms=PATIENT_LINGER_MS)
         self._task_of = {topic: task for task, topic in score_topics.items()}
+        self._urgent = frozenset(urgent)
         self.ends: dict[str, dict[int, int]] = {task: {} for task in score_topics}
 
     async def send(
         self, first: Sequence[Outgoing], second: Sequence[Outgoing], scored: Callable[[], None] = lambda: None
     ) -> None:
         """Returns when all is acknowledged; `scored` is called between the waves. Raises ProduceFailed, Fenced."""
-        await self._wave(first)
-        scored()
-        await self._wave(second)
-
-    async def _wave(self, outgoing: Sequence[Outgoing]) -> None:
-        for (topic, partition), offset in (await self._producer.send_all(outgoing)).items():
+        for (topic, partition), offset in (await self.fast.send_all(first)).items():
             if (task := self._task_of.get(topic)) is not None:
                 ends = self.ends[task]
                 ends[partition] = max(ends.get(partition, 0), offset + 1)
+        scored()
+        now = [record for record in second if record.topic in self._urgent]
+        later = [record for record in second if record.topic not in self._urgent] if now else second
+        await asyncio.gather(self.fast.send_all(now), self.patient.send_all(later))
+
+    async def close(self) -> None:
+        """Drops what is not sent yet: its inputs are not committed."""
+        await asyncio.gather(self.fast.close(abandon=True), self.patient.close(abandon=True))

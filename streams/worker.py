@@ -23,7 +23,6 @@ from streams.flush import Flusher
 from streams.health import Pulse, Watch, Watchdog
 from streams.loop import Loop
 from streams.metrics import Metrics
-from streams.producer import Producer
 from streams.reporting import Reporter
 from streams.restore import Recovery, until_it_works
 from streams.sender import Sender
@@ -73,7 +72,7 @@ class Worker:
         self.intake = app.intake(*settings.topics.inputs)
         self.entity_worker = EntityWorker(settings, app)
         self.reporter = Reporter(settings, app, self.assembly, self.intake, self.metrics)
-        self.producer: Producer | None = None
+        self._sending: Sender | None = None
         self._ready = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
         self._revocations = 0
@@ -96,8 +95,8 @@ class Worker:
         finally:
             for part in list(self._background):
                 part.cancel()
-            if self.producer is not None:
-                await self.producer.close(abandon=True)
+            if self._sending is not None:
+                await self._sending.close()
             watch.stop()
 
     async def _assemble(self) -> None:
@@ -108,8 +107,8 @@ class Worker:
 
         scorer = await self.assembly.build(settings, self.registry, self.tasks, self.names, self.store, crash)
         await until_it_works("the schema registry", self.entity_worker.ready, self.registry)
-        self.producer = Producer(settings, lease=self.app.lease)
-        self.sender = Sender(self.producer, dict(self.names.scores))
+        self._sending = sender = Sender(settings, self.app.lease, dict(self.names.scores), [self.names.alerts])
+        self.sender = sender
         self.flusher = Flusher(
             self.intake, scorer.state, self.changelog, self.store, self.metrics, self.names.inputs
         )  # fmt: skip
@@ -127,7 +126,7 @@ class Worker:
             self.loop.unpark(),
             self._flush(),
             self._report(),
-            self.entity_worker.run(self.producer),
+            self.entity_worker.run(sender.patient),
         ):
             self._spawn(part)
         gc.collect()

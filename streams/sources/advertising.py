@@ -69,9 +69,7 @@ class Ads:
         return len(self.ids)
 
 
-def make_ads(
-    items: Items, sold: NDArray[np.int64], count: int, start: int, end: int, rng: np.random.Generator
-) -> Ads:
+def make_ads(items: Items, sold: NDArray[np.int64], count: int, start: int, end: int, rng: np.random.Generator) -> Ads:
     """Ads of `count` items that sell (`sold` is (N,) how often); a fifth start some time between `start` and
     `end`.
     """
@@ -86,9 +84,7 @@ def make_ads(
     weights = 1.0 / np.arange(1, len(item) + 1) ** 0.7
     return Ads(
         ids=[f"ad-{number:04d}" for number in range(1, len(item) + 1)],
-        texts=[
-            TEMPLATES[t].format(items.texts[row]) for t, row in zip(templates, item.tolist(), strict=True)
-        ],
+        texts=[TEMPLATES[t].format(items.texts[row]) for t, row in zip(templates, item.tolist(), strict=True)],
         item=item.tolist(),
         category=category.tolist(),
         style=items.style[item].tolist(),
@@ -133,9 +129,7 @@ class Appeal:
         self._category, self._style = items.category.tolist(), items.style.tolist()
         self._base = math.log(click_rate / (1 - click_rate)) + RATE_SHIFT
         self._likes = list(range(len(CATEGORIES)))
-        self._shifted = np.roll(
-            np.arange(len(CATEGORIES)), 1 + int(rng.integers(len(CATEGORIES) - 2))
-        ).tolist()
+        self._shifted = np.roll(np.arange(len(CATEGORIES)), 1 + int(rng.integers(len(CATEGORIES) - 2))).tolist()
         self._later_quality: list[float] = rng.normal(0, 0.3, len(ads)).tolist()
 
     def shift(self) -> list[int]:

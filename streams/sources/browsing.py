@@ -50,9 +50,7 @@ class Trails:
         line = self._pick(self._by_item, item, np.zeros_like(until), until, rng)
         order = self._line_order[line]
         offsets = self._orders.offsets
-        other = offsets[order] + (rng.random(len(item)) * (offsets[order + 1] - offsets[order])).astype(
-            np.int64
-        )
+        other = offsets[order] + (rng.random(len(item)) * (offsets[order + 1] - offsets[order])).astype(np.int64)
         return np.where(line >= 0, self._orders.item[other], item)
 
     def kin(
@@ -127,9 +125,7 @@ class Browsing:
         slate = np.full(len(time), -1)
         slate[shown] = np.arange(len(shown))
         category = self.items_category[self._page_item(visits, visit[shown], item[shown], rng)]
-        return Steps(
-            time, code, numbers[visit], item, page, slate, slates(self.ads, time[shown], category, rng)
-        )
+        return Steps(time, code, numbers[visit], item, page, slate, slates(self.ads, time[shown], category, rng))
 
     def _page_item(
         self, visits: Visits, visit: NDArray[np.int64], item: NDArray[np.int64], rng: np.random.Generator
@@ -137,13 +133,9 @@ class Browsing:
         """The page's item, or one of the leading basket where it has none."""
         return np.where(item >= 0, item, self._leading(visits, visit, rng))
 
-    def _leading(
-        self, visits: Visits, visit: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def _leading(self, visits: Visits, visit: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         offsets, anchor = self.plan.orders.offsets, visits.anchor[visit]
-        lines = offsets[anchor] + (rng.random(len(visit)) * (offsets[anchor + 1] - offsets[anchor])).astype(
-            np.int64
-        )
+        lines = offsets[anchor] + (rng.random(len(visit)) * (offsets[anchor + 1] - offsets[anchor])).astype(np.int64)
         return self.plan.orders.item[lines].astype(np.int64)
 
     def _looked_at(
@@ -173,17 +165,13 @@ class Browsing:
         lines = offsets[visits.anchor[visit]] + place
         return visit[seen], self.plan.orders.item[lines[seen]].astype(np.int64)
 
-    def _wander(
-        self, time: NDArray[np.int64], lead: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def _wander(self, time: NDArray[np.int64], lead: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """From an item of the basket to one that is looked at."""
         first, until = self.trails.window(time)
         category = self.items_category[lead].astype(np.int64)
         if self.liked is not None:
             category = np.array(self.liked)[category]
-        way = np.searchsorted(
-            USUAL_WAYS if self.liked is None else SHIFTED_WAYS, rng.random(len(lead)), side="right"
-        )
+        way = np.searchsorted(USUAL_WAYS if self.liked is None else SHIFTED_WAYS, rng.random(len(lead)), side="right")
         options = (
             lead,
             self.trails.companion(lead, until, rng),

@@ -14,9 +14,7 @@ def _card_testing(cast: Casting) -> list[Scripted]:
     for _ in range(2 + draws.below(4)):
         user, country, at = cast.new_user(), cast.country(), time + draws.below(40 * MINUTE_MS)
         for turn in range(3 + draws.below(5)):
-            orders.append(
-                Scripted(at, user, "card_testing", cast.small(), country, ring, draws.below(3), 0.5, turn)
-            )
+            orders.append(Scripted(at, user, "card_testing", cast.small(), country, ring, draws.below(3), 0.5, turn))
             at += int(draws.between(0.6, 5.0) * MINUTE_MS)
     return orders
 
@@ -26,9 +24,7 @@ def _account_takeover(cast: Casting) -> list[Scripted]:
     ring, orders = cast.ring(), []
     for turn in range(1 + draws.below(2)):
         basket = cast.worth(usual * draws.log_normal(3.2, 0.5))
-        orders.append(
-            Scripted(time, user, "account_takeover", basket, country, ring, draws.below(4), 0.3, turn)
-        )
+        orders.append(Scripted(time, user, "account_takeover", basket, country, ring, draws.below(4), 0.3, turn))
         time += int(draws.between(5, 60) * MINUTE_MS)
     return orders
 
@@ -42,9 +38,7 @@ def _bust_out(cast: Casting) -> list[Scripted]:
         time += cast.days(2, 10)
     for turn in range(2 + draws.below(2)):
         basket = cast.worth(40 * draws.log_normal(15, 0.4))
-        orders.append(
-            Scripted(time, user, "bust_out", basket, country, ring, draws.below(5), 0.4, trust + turn)
-        )
+        orders.append(Scripted(time, user, "bust_out", basket, country, ring, draws.below(5), 0.4, trust + turn))
         time += int(draws.between(20, 600) * MINUTE_MS)
     return orders
 
@@ -54,9 +48,7 @@ def _refund_abuse(cast: Casting) -> list[Scripted]:
     ring, orders = cast.ring(), []
     for turn in range(3 + draws.below(4)):
         basket = cast.worth(usual * draws.log_normal(1.2, 0.4))
-        orders.append(
-            Scripted(time, user, "refund_abuse", basket, country, ring, 3 + draws.below(8), 0.7, turn)
-        )
+        orders.append(Scripted(time, user, "refund_abuse", basket, country, ring, 3 + draws.below(8), 0.7, turn))
         time += cast.days(4, 15)
     return orders
 
@@ -64,9 +56,7 @@ def _refund_abuse(cast: Casting) -> list[Scripted]:
 def _reshipping(cast: Casting) -> list[Scripted]:
     draws, ring, time, orders = cast.draws, cast.ring(), cast.some_time(), []
     for turn in range(5 + draws.below(8)):
-        order = Scripted(
-            time, cast.new_user(), "reshipping", cast.usual(), cast.country(), ring, 4 + draws.below(9)
-        )
+        order = Scripted(time, cast.new_user(), "reshipping", cast.usual(), cast.country(), ring, 4 + draws.below(9))
         orders.append(replace(order, turn=turn))
         time += cast.days(0.02, 1.5)
     return orders
@@ -77,9 +67,7 @@ def _rush(cast: Casting) -> list[Scripted]:
     draws, (user, time, country, _) = cast.draws, cast.settled()
     ring, orders = cast.ring(), []
     for turn in range(3 + draws.below(2)):
-        orders.append(
-            Scripted(time, user, "rush", cast.small(), country, ring, 2 + draws.below(6), 0.8, turn)
-        )
+        orders.append(Scripted(time, user, "rush", cast.small(), country, ring, 2 + draws.below(6), 0.8, turn))
         time += int(draws.between(3, 20) * MINUTE_MS)
     return orders
 

@@ -49,9 +49,7 @@ class Cashier:
         self._buy(user, lines)
         self._book.order(user, time, amount, paid)
         event_id, order_id, user_id = draws.token("o"), orders.ids[order], self._plan.users[user]
-        named = [
-            records.order_line(self._items.ids[item], quantity, price) for item, quantity, price in lines
-        ]
+        named = [records.order_line(self._items.ids[item], quantity, price) for item, quantity, price in lines]
         record = records.order(event_id, time, user_id, session, order_id, named, minor, paid, country)
         return Sale(record, _truth(record, chance, kind, script))
 

@@ -49,9 +49,7 @@ class Scripted:
 class Casting:
     """What scripts draw on: the shop's real orders, its price bands and a supply of new accounts."""
 
-    def __init__(
-        self, items: Items, orders: Orders, start: int, end: int, people: Population, draws: Draws
-    ) -> None:
+    def __init__(self, items: Items, orders: Orders, start: int, end: int, people: Population, draws: Draws) -> None:
         self.items, self.orders, self.people, self.draws = items, orders, people, draws
         self.start, self.end = start, end
         self.users = len(orders.customers)

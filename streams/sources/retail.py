@@ -44,9 +44,7 @@ def load(*, products_only: bool = True, folder: Path | None = None) -> tuple[Sho
     """
     home = (folder or cache_folder()) / f"online-retail-clean-{FORMAT}{'' if products_only else '-all'}"
     if not (home / "report.json").is_file():
-        lines, report = cleaned(
-            read_lines(fetch("online-retail", folder=folder)), products_only=products_only
-        )
+        lines, report = cleaned(read_lines(fetch("online-retail", folder=folder)), products_only=products_only)
         _keep(home, lines, report)
     return _read(home)
 
@@ -64,9 +62,7 @@ def read_lines(path: Path) -> pa.Table:
     time = pc.strptime(raw["InvoiceDate"], format="%m/%d/%Y %H:%M", unit="ms").cast(pa.int64())
     customer = raw["Customer ID"].cast(pa.int32())
     return (
-        raw.drop_columns(["InvoiceDate", "Customer ID"])
-        .append_column("customer", customer)
-        .append_column("time", time)
+        raw.drop_columns(["InvoiceDate", "Customer ID"]).append_column("customer", customer).append_column("time", time)
     )
 
 
@@ -140,15 +136,11 @@ def _items(lines: pa.Table) -> pa.Table:
 
 def _read(home: Path) -> tuple[Shop, CleaningReport]:
     try:
-        tables = {
-            name: pa.parquet.read_table(home / f"{name}.parquet") for name in ("items", "orders", "lines")
-        }
+        tables = {name: pa.parquet.read_table(home / f"{name}.parquet") for name in ("items", "orders", "lines")}
         report = CleaningReport(**json.loads((home / "report.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise DataUnavailable(f"{error}", where=str(home), todo="delete that folder and run again") from error
-    return Shop(
-        NAME, True, _item_columns(tables["items"]), _order_columns(tables["orders"], tables["lines"])
-    ), report
+    return Shop(NAME, True, _item_columns(tables["items"]), _order_columns(tables["orders"], tables["lines"])), report
 
 
 def _item_columns(table: pa.Table) -> Items:

@@ -20,9 +20,7 @@ CATEGORY_WORDS: dict[str, str] = {
         "tealight holder incense chandelier"
     ),
     "cards and wrap": "card cards wrap gift ribbon ribbons tissue tissues tag tags envelope tape birthday",
-    "party": (
-        "bunting party garland balloons balloon cones streamer doiley doilies doily napkin napkins straws"
-    ),
+    "party": ("bunting party garland balloons balloon cones streamer doiley doilies doily napkin napkins straws"),
     "baking": "cake cakes baking cases cupcake biscuit cookie sugar icing measuring jelly",
     "kitchen": (
         "mug mugs cup cups teapot tea coffee saucer plate plates bowl bowls dish jug cutlery glass "
@@ -48,13 +46,10 @@ CATEGORY_WORDS: dict[str, str] = {
     ),
     "textiles": "cushion cover throw quilt blanket curtain rug doormat mat stool hot pillow patch",
     "walls": "frame frames mirror clock wall sign picture photo print art canvas tile number plaque",
-    "hardware": (
-        "hook hooks hanger knob knobs door doorstop key bell bells doorknob stand zinc metal wicker wire"
-    ),
+    "hardware": ("hook hooks hanger knob knobs door doorstop key bell bells doorknob stand zinc metal wicker wire"),
     "bathroom": "bathroom bath soap toothbrush toilet sponge scent shower",
     "decorations": (
-        "decoration decorations dec hanging heart hearts star stars ornament butterfly feather bell "
-        "trinket angel fairy"
+        "decoration decorations dec hanging heart hearts star stars ornament butterfly feather bell trinket angel fairy"
     ),
 }
 STYLE_WORDS: dict[str, str] = {

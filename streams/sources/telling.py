@@ -114,9 +114,7 @@ class Telling:
         away = [
             place
             for place, anchor in enumerate(anchors)
-            if anchor in scripts
-            and scripts[anchor].kind == NEW_KIND
-            and not self._begun("fraud", scripts[anchor].time)
+            if anchor in scripts and scripts[anchor].kind == NEW_KIND and not self._begun("fraud", scripts[anchor].time)
         ]
         return np.delete(visits, away)
 

@@ -112,9 +112,7 @@ class World:
     `shop` saves loading it twice; `folder` is where fetched data is, as in `fetch`. Raises DataUnavailable.
     """
 
-    def __init__(
-        self, config: WorldConfig, seed: int, shop: Shop | None = None, *, folder: Path | None = None
-    ) -> None:
+    def __init__(self, config: WorldConfig, seed: int, shop: Shop | None = None, *, folder: Path | None = None) -> None:
         self.config, self.seed = config, seed
         self.start, self.end = milliseconds(config.start), milliseconds(config.end)
         self.shop = shop or open_shop(config, seed, folder=folder)
@@ -183,14 +181,10 @@ class World:
     def catalog(self) -> tuple[list[Record], list[Record]]:
         """CatalogItem and CatalogAd records."""
         items, ads = self.shop.items, self.ads
-        names = [
-            (items.ids[item], CATEGORIES[category])
-            for item, category in zip(ads.item, ads.category, strict=True)
-        ]
+        names = [(items.ids[item], CATEGORIES[category]) for item, category in zip(ads.item, ads.category, strict=True)]
         said = zip(ads.ids, ads.texts, names, ads.starts.tolist(), strict=True)
         return records.catalog_items(items, CATEGORIES, self.start), [
-            records.catalog_ad(ad, text, category, item, starts)
-            for ad, text, (item, category), starts in said
+            records.catalog_ad(ad, text, category, item, starts) for ad, text, (item, category), starts in said
         ]
 
     def truth(self, event_id: str) -> Truth | None:
