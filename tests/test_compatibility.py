@@ -112,7 +112,7 @@ def test_what_everyone_can_still_read_is_allowed(name: str, change: Change) -> N
 def test_the_verdict_is_the_avro_packages(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
     old, new = (catalog.parsed(schema) for schema in pair)
     verdicts = [
-        ReaderWriterCompatibilityChecker().get_compatibility(reader, writer).compatibility  # type: ignore[no-untyped-call]
+        ReaderWriterCompatibilityChecker().get_compatibility(reader, writer).compatibility
         for reader, writer in ((new, old), (old, new))
     ]
     assert bool(check(*pair)) == (SchemaCompatibilityType.incompatible in verdicts)

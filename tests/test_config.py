@@ -215,9 +215,7 @@ def test_security_reaches_every_client(tmp_path: Path) -> None:
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
-    assert aiokafka == {
-        key: value for key, value in settings.kafka_python().items() if not key.startswith("ssl_")
-    }
+    assert aiokafka == {key: value for key, value in settings.kafka_python().items() if not key.startswith("ssl_")}
 
 
 def test_plain_settings_hand_no_empty_credentials_to_a_client() -> None:

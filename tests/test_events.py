@@ -43,9 +43,7 @@ def test_a_value_that_no_shop_can_mean_is_named_with_what_was_expected(topic, re
 
 
 def test_an_order_enters_the_history_as_itself_and_then_its_lines():
-    batch = event_batch(
-        [order(items=[line(quantity=2), line(item_id="item-2")])], [ORDERS], [0], [7], Catalogue()
-    )
+    batch = event_batch([order(items=[line(quantity=2), line(item_id="item-2")])], [ORDERS], [0], [7], Catalogue())
     assert batch.entry_kind.tolist() == [KINDS["order"], KINDS["purchase"], KINDS["purchase"]]
     assert batch.entry_quantity.tolist() == [2, 2, 1]
     assert batch.increments.tolist() == [[0, 1, 0, 125_000, 3]]

@@ -76,16 +76,12 @@ def test_without_network_it_says_what_is_missing_and_what_to_do(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     for need in (kafka_jars, registry_folder):
-        with pytest.raises(
-            DataUnavailable, match=r"could not fetch .*Maven Central within reach.*HEADRACE_BROKERS"
-        ):
+        with pytest.raises(DataUnavailable, match=r"could not fetch .*Maven Central within reach.*HEADRACE_BROKERS"):
             need(tmp_path, say_nothing)
     assert not [path for path in tmp_path.rglob("*.jar*")]
 
 
-def test_an_archive_that_writes_outside_its_folder_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_that_writes_outside_its_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = tmp_path / "bad.tar.gz"
     with tarfile.open(bad, "w:gz") as tar:
         tar.add(__file__, arcname="../../escaped.py")

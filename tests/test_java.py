@@ -151,9 +151,7 @@ def test_a_server_survives_the_process_that_started_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_a_server_for_tests_dies_with_its_process_however_that_ends(
-    tmp_path: Path, end: signal.Signals
-) -> None:
+def test_a_server_for_tests_dies_with_its_process_however_that_ends(tmp_path: Path, end: signal.Signals) -> None:
     parent = start_elsewhere(tmp_path, outlive=False, then="time.sleep(60)")
     server = WebServer(tmp_path)
     assert server.answers()

@@ -156,25 +156,17 @@ def test_no_import_goes_round() -> None:
 
 
 def test_the_pure_part_reaches_no_kafka() -> None:
-    assert not {
-        name for name, module in modules().items() if module.part_of(PURE) and foreign_reached(module) & KAFKA
-    }
+    assert not {name for name, module in modules().items() if module.part_of(PURE) and foreign_reached(module) & KAFKA}
 
 
 def test_engines_and_the_learner_know_no_stream_app() -> None:
     parts = ("engines", "finetune")
-    assert not {
-        name
-        for name, module in modules().items()
-        if module.part_of(parts) and foreign_reached(module) & KAFKA
-    }
+    assert not {name for name, module in modules().items() if module.part_of(parts) and foreign_reached(module) & KAFKA}
 
 
 def test_schemas_and_streams_reach_no_torch() -> None:
     lower = [module for module in modules().values() if module.package in ("schemas", "streams")]
-    assert not {
-        module.name for module in lower if not module.part_of(TOP) and foreign_reached(module) & TORCH
-    }
+    assert not {module.name for module in lower if not module.part_of(TOP) and foreign_reached(module) & TORCH}
 
 
 def test_nothing_the_worker_imports_brings_torch() -> None:
@@ -199,9 +191,7 @@ def test_nothing_unpickles() -> None:
 
 def test_nothing_executes_text_but_the_schema_compiler() -> None:
     assert not {
-        name
-        for name, module in modules().items()
-        if calls(module) & {"eval", "exec"} and name not in MAY_EXECUTE
+        name for name, module in modules().items() if calls(module) & {"eval", "exec"} and name not in MAY_EXECUTE
     }
 
 

@@ -25,9 +25,7 @@ def produce(broker: LocalBroker, topic: str, values: list[bytes], **more: str | 
     refused: list[str] = []
     producer = Producer({"bootstrap.servers": broker.address, "acks": "all", "log_level": 0, **more})
     for value in values:
-        producer.produce(
-            topic, value, on_delivery=lambda error, _: refused.append(error.name()) if error else None
-        )
+        producer.produce(topic, value, on_delivery=lambda error, _: refused.append(error.name()) if error else None)
     assert producer.flush(20) == 0
     return refused
 
@@ -76,14 +74,10 @@ def test_broker_properties_apply_at_the_next_start(own_broker: LocalBroker) -> N
 
 def test_a_misspelt_topic_does_not_come_into_being(own_broker: LocalBroker) -> None:
     assert produce(own_broker, "mispelt", [b"value"], **{"message.timeout.ms": 1_000})
-    assert (
-        "mispelt" not in AdminClient({"bootstrap.servers": own_broker.address}).list_topics(timeout=10).topics
-    )
+    assert "mispelt" not in AdminClient({"bootstrap.servers": own_broker.address}).list_topics(timeout=10).topics
 
 
-def test_brokers_side_by_side_know_nothing_of_each_other(
-    broker: LocalBroker, own_broker: LocalBroker
-) -> None:
+def test_brokers_side_by_side_know_nothing_of_each_other(broker: LocalBroker, own_broker: LocalBroker) -> None:
     create(own_broker, "mine")
     assert "mine" not in AdminClient({"bootstrap.servers": broker.address}).list_topics(timeout=10).topics
     assert broker.port != own_broker.port
@@ -129,9 +123,7 @@ def test_schema_ids_survive_a_restart_and_a_crash_at_once(tmp_path: Path) -> Non
     for name, crash in (("first", False), ("second", True)):
         ids[name] = register(registry, name)
         registry.restart(crash=crash)
-        assert {name: schema_name(registry, schema_id) for name, schema_id in ids.items()} == {
-            n: n for n in ids
-        }
+        assert {name: schema_name(registry, schema_id) for name, schema_id in ids.items()} == {n: n for n in ids}
     assert len(set(ids.values())) == 2
     assert register(registry, "first") == ids["first"]
     registry.stop()

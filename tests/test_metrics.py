@@ -51,9 +51,7 @@ def test_the_score_latency_histogram_counts_every_score_in_its_bucket(batches: l
 
 
 @given(st.integers(1, 12), st.lists(st.lists(st.floats(0, 9, width=32), max_size=30), max_size=8))
-def test_the_latency_window_is_the_newest_samples_whatever_the_batches(
-    size: int, batches: list[list[float]]
-) -> None:
+def test_the_latency_window_is_the_newest_samples_whatever_the_batches(size: int, batches: list[list[float]]) -> None:
     window = Latency(size)
     for batch in batches:
         window.add(np.array(batch))
@@ -71,12 +69,8 @@ def test_the_page_shows_recent_quantiles_of_each_task() -> None:
     metrics = Metrics()
     metrics.latency.observe("ctr", np.linspace(0.001, 0.1, 100))
     samples = page(metrics)
-    assert value(samples, "score_latency_recent_seconds", task="ctr", quantile="0.5") == pytest.approx(
-        0.05, 0.02
-    )
-    assert value(samples, "score_latency_recent_seconds", task="ctr", quantile="0.99") == pytest.approx(
-        0.1, 0.02
-    )
+    assert value(samples, "score_latency_recent_seconds", task="ctr", quantile="0.5") == pytest.approx(0.05, 0.02)
+    assert value(samples, "score_latency_recent_seconds", task="ctr", quantile="0.99") == pytest.approx(0.1, 0.02)
 
 
 def test_lag_of_a_revoked_partition_disappears() -> None:

@@ -28,9 +28,7 @@ TEXTS = [
 
 
 def paid(card: str = "card-1", device: str = "dev-1", address: str = "home-1", ip: str = "ip-1") -> Checkout:
-    return Checkout(
-        "card", Card(card, "400001", "GB"), "mail-1", "home-1", address, ip, Device(device, "mobile")
-    )
+    return Checkout("card", Card(card, "400001", "GB"), "mail-1", "home-1", address, ip, Device(device, "mobile"))
 
 
 def facts(book: Book, user: int = 1, time: int = NOON, amount: float = 50.0, **tokens: str) -> OrderFacts:
@@ -80,9 +78,7 @@ def test_an_order_within_the_tastes_of_its_user_is_no_mismatch(book: Book) -> No
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.1, 2)), min_size=1, max_size=60), st.integers(1, 60))
-def test_interest_is_the_same_whenever_its_scale_is_renewed(
-    touches: list[tuple[int, float]], when: int
-) -> None:
+def test_interest_is_the_same_whenever_its_scale_is_renewed(touches: list[tuple[int, float]], when: int) -> None:
     plain, renewed = Shopper(6, 2), Shopper(6, 2)
     for number, (category, weight) in enumerate(touches):
         plain.touch(0, category, 0, weight)

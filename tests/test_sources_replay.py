@@ -123,9 +123,7 @@ def test_a_pace_that_makes_no_sense_is_refused(values: dict[str, float]) -> None
 def test_events_are_sent_when_they_are_due() -> None:
     clock = Clock()
     publisher = Recorder(clock)
-    counts = replay(
-        minutes(0, 1, 1.5), publisher, Pace(speed=60, longest_wait_s=9), stop=Stop(clock), clock=clock
-    )
+    counts = replay(minutes(0, 1, 1.5), publisher, Pace(speed=60, longest_wait_s=9), stop=Stop(clock), clock=clock)
     assert publisher.sent_at == pytest.approx([100, 101, 101.5])
     assert (counts.total, counts.sent, counts.stopped) == (3, {"clicks": 3}, False)
     assert (counts.first_time, counts.last_time) == (0, 90_000)
@@ -208,9 +206,7 @@ def test_any_other_click_answers_nothing(values: dict[str, Any]) -> None:
 
 def test_a_simulation_publishes_its_span_and_keeps_the_truth_of_it(tmp_path: Path) -> None:
     made = World(
-        WorldConfig(
-            start="2011-09-01", end="2011-09-05", shop="generated", orders_a_day=20, keep_truth=False
-        ),
+        WorldConfig(start="2011-09-01", end="2011-09-05", shop="generated", orders_a_day=20, keep_truth=False),
         1,
     )
     publisher, path = Recorder(), tmp_path / "truth.parquet"

@@ -198,9 +198,7 @@ def test_the_rate_of_fraud_is_about_what_was_set(large: World, large_told: list[
 
 
 @pytest.mark.parametrize("task", ["fraud", "ctr"])
-def test_outcomes_agree_with_their_true_probabilities(
-    large: World, large_told: list[Timed], task: str
-) -> None:
+def test_outcomes_agree_with_their_true_probabilities(large: World, large_told: list[Timed], task: str) -> None:
     truths = [truth for truth in large.truths() if truth.task == task]
     chances = np.concatenate([truth.probabilities for truth in truths])
     outcomes = np.concatenate([truth.outcomes for truth in truths])
@@ -248,9 +246,7 @@ def test_labels_come_as_late_as_in_life(large: World, large_told: list[Timed]) -
     assert 4 < np.median(delays["chargeback"]) < 11
 
 
-def test_a_fraud_is_labelled_in_the_end_and_a_missed_one_revised(
-    large: World, large_told: list[Timed]
-) -> None:
+def test_a_fraud_is_labelled_in_the_end_and_a_missed_one_revised(large: World, large_told: list[Timed]) -> None:
     newest: dict[str, tuple[int, float]] = {}
     for record in of(large_told, "labels"):
         newest[record["target_id"]] = max(
@@ -293,9 +289,7 @@ def test_a_drift_starts_on_demand_while_the_story_is_told() -> None:
 
 
 def test_the_story_before_a_drift_is_the_story_without_it(told: list[Timed]) -> None:
-    drifted = World(replace(SMALL, fraud_drift=LATER, taste_drift=LATER), 1).history_records(
-        SMALL.start, LATER
-    )
+    drifted = World(replace(SMALL, fraud_drift=LATER, taste_drift=LATER), 1).history_records(SMALL.start, LATER)
     assert list(drifted) == [event for event in told if event.time < milliseconds(LATER)]
 
 
@@ -339,9 +333,7 @@ def test_the_shops_own_orders_are_told_as_they_were(small: World, told: list[Tim
         record, lines = by_id[orders.ids[number]], orders.lines(number)
         assert record["event_time"] == orders.time[number]
         assert record["user_id"] == orders.customers[orders.customer[number]]
-        assert [line["item_id"] for line in record["items"]] == [
-            items.ids[item] for item in orders.item[lines]
-        ]
+        assert [line["item_id"] for line in record["items"]] == [items.ids[item] for item in orders.item[lines]]
 
 
 def test_a_share_of_the_customers_brings_about_that_share_of_orders(small: World) -> None:
