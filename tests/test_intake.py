@@ -113,6 +113,7 @@ class Interleavings(RuleBasedStateMachine):
         for part in micro.parts:
             self.handed[part.tp] += [record.offset for record in part.records]
         self.out.append(micro)
+        self.newest = micro
 
     @precondition(lambda self: self.out)
     @rule(data=st.data())
@@ -128,7 +129,7 @@ class Interleavings(RuleBasedStateMachine):
     def computed(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.out)).computed()
 
-    @precondition(lambda self: self.out)
+    @precondition(lambda self: self.out and self.out[-1] is self.newest)
     @rule(data=st.data())
     def park(self, data: st.DataObject) -> None:
         """The newest micro-batch is decoded: some partition of it cannot go on from some record."""
