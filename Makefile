@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: help env demo test test-crash check format lock clean
-.PHONY: bench-throughput bench-latency bench-recovery quality-smoke
+.PHONY: bench-throughput bench-latency bench-recovery bench-features quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ bench-latency: $(READY) ## Time from event to score at 1,000 events/s
 
 bench-recovery: $(READY) ## Time to score again with a million users in state
 	@$(PYTHON) -m bench.recovery $(ARGS)
+
+bench-features: $(READY) ## Replay to the cut of 10,000 scores: are the features the same, bit by bit?
+	@$(PYTHON) -m bench.features $(ARGS)
 
 quality-smoke: $(READY) ## The first models against simple baselines, on later time
 	@$(PYTHON) -m bench.quality --smoke $(ARGS)
