@@ -1,5 +1,7 @@
 """The demo's pure parts: what it says, what it shows, and that its worker gets the settings it was meant to get."""
 
+import io
+
 import pytest
 from rich.console import Console
 
@@ -52,12 +54,11 @@ def test_a_fallback_is_marked(world, orders):
 
 def test_the_board_can_be_drawn_before_and_after_the_first_score():
     board = Board(Settings(), "a shop")
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(board.render())
-        board.scored["fraud"] += 1
-        board.latency["fraud"] = (0.004, 0.02)
-        console.print(board.render())
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(board.render())
+    board.scored["fraud"] += 1
+    board.latency["fraud"] = (0.004, 0.02)
+    console.print(board.render())
     assert "20.0" in console.export_text()
 
 

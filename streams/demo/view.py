@@ -61,7 +61,10 @@ class Board:
 
     def _latency_ms(self, task: str) -> tuple[str, str]:
         """p50 and p99, or a dash before there are any."""
-        return tuple(f"{s * 1000:.1f}" for s in self.latency[task]) if task in self.latency else ("-", "-")  # type: ignore[return-value]
+        if task not in self.latency:
+            return "-", "-"
+        p50, p99 = self.latency[task]
+        return f"{p50 * 1000:.1f}", f"{p99 * 1000:.1f}"
 
     def render(self) -> RenderableType:
         now = time.monotonic()
