@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from schemas.errors import BadRecord
 from streams.batch import ORDERS, TOPICS
 from streams.codecs import Codecs, Names
-from streams.deadletters import MOVED, dead_letter, notice
+from streams.deadletters import MOVED, RawRecord, dead_letter, notice
 from streams.entities import touch_key, touch_partition, touches
 from streams.events import ENTITY_FIELDS, Record, order_entities
 from streams.features import pack
 from streams.notices import Notices
 from streams.partitioning import partition_for
 from streams.tasks.base import Result
-from streams.work import Job, Outgoing, RawRecord, Work
+from streams.work import Job, Outgoing, Work
 
 log = logging.getLogger(__name__)
 

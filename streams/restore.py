@@ -16,12 +16,13 @@ from schemas.errors import BadRecord, HeadraceError
 from streams.batch import TOPICS
 from streams.changelog import Changelog, Frontier, Progress
 from streams.config import Settings
+from streams.deadletters import RawRecord
 from streams.events import Record
 from streams.offsets import bounds, committed, read_range
 from streams.recovery import Cut, horizon, processing_order
 from streams.scoring import Scorer
 from streams.store import UserStore
-from streams.work import RawRecord, Work
+from streams.work import Work
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from engines.slot import Loaded, Slot
 from schemas.errors import BadRecord
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names
-from streams.deadletters import CARRIED_BYTES
+from streams.deadletters import CARRIED_BYTES, RawRecord
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES, Record, check, event_batch
 from streams.features import fill_sequence
@@ -20,7 +20,7 @@ from streams.outputs import Outputs
 from streams.partitioning import partitions_for
 from streams.state import UserState
 from streams.tasks.base import Context, Serving, Task
-from streams.work import REPLAYED, Job, Order, Outgoing, RawRecord, Said, Work
+from streams.work import REPLAYED, Job, Order, Outgoing, Said, Work
 
 
 class Scorer:

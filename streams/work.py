@@ -4,29 +4,17 @@ Data only; `scoring` fills it, `outputs` reads it.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.batch import EventBatch
+from streams.deadletters import RawRecord
 from streams.events import Record
 from streams.features import Rows
 from streams.state import Absorbed
 from streams.tasks.base import Result, Task
-
-
-class RawRecord(Protocol):
-    """What a Kafka client hands over. `timestamp`: the broker's, ms. `headers`: (name, value) pairs."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Any
-
 
 REPLAYED = "headrace-replayed"  # header of an event that is not late however old its timestamp is
 
