@@ -64,7 +64,7 @@ def make(folder: str, sizes: dict[str, int]) -> dict[str, Any]:
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as made:
             started = time.process_time()
-            config: Any = HeadraceConfig(task=task, **sizes)  # type: ignore[arg-type]
+            config: Any = HeadraceConfig(task=task, **sizes)  # type: ignore[arg-type]  # sizes are its int fields
             description = export(HeadraceModel(config), Path(made))
             exported = time.process_time() - started
             ReleaseStore(folder).publish(task, Path(made), description, version="bench")

@@ -36,7 +36,7 @@ def time_engines(path: Path) -> None:
             total += time.thread_time() - started
             _SECONDS.pack_into(shared, 0, total)
 
-    Engine.infer = infer  # type: ignore[method-assign, assignment]
+    Engine.infer = infer  # type: ignore[method-assign, assignment]  # to stand in for it is the purpose
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def export(model: HeadraceModel, folder: Path, **said: Any) -> Description:
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = model.training
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()  # type: ignore[no-untyped-call]  # transformers wraps torch's without types
     sizes = {name: getattr(model.config, name) for name in HeadraceConfig.__annotations__}
     model.save_pretrained(folder)
     task = signature(sizes)

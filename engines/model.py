@@ -21,7 +21,7 @@ disable_progress_bar()  # type: ignore[no-untyped-call]  # these models load in 
 set_verbosity_error()  # type: ignore[no-untyped-call]  # what goes wrong is raised below
 
 
-class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # transformers' hook is untyped
     """Sizes of one model. `layers` counts the read-out block, in which the task's own queries attend to the
     history.
 
@@ -50,7 +50,7 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     initializer_range: float = 0.05
 
 
-class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # the same hook
     """`forward` takes the task's engine inputs by name and returns its outputs, in training as in serving."""
 
     config_class = HeadraceConfig
@@ -66,7 +66,7 @@ class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.history = HistoryEncoder(blocks, config.width, kinds=config.kinds, scalars=config.history_scalars)
         self.read = block(config)
         self.head = HEADS[config.task](config)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()  # type: ignore[no-untyped-call]  # transformers has no types for it
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         states_BLD, mask_B11L = self.encode(inputs)

@@ -101,7 +101,7 @@ def fit(
     for step, batch in enumerate(batches(size, plan, rng)):
         optimiser.zero_grad(set_to_none=True)
         value = loss(model, table, batch, rng)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         nn.utils.clip_grad_norm_(learning, LARGEST_GRADIENT)
         optimiser.step()
         schedule.step()
@@ -114,7 +114,7 @@ def fit(
             )
         if progress is not None:
             progress(step + 1, plan.steps, losses[-1])
-    model.requires_grad_(True).eval()  # type: ignore[no-untyped-call]
+    model.requires_grad_(True).eval()  # type: ignore[no-untyped-call]  # transformers wraps torch's without types
     set_dropout(model, 0.0)
     return float(np.mean(losses[-max(1, plan.steps // 10) :]))
 

@@ -47,7 +47,7 @@ def _unreadable(reader: AvroSchema, writer: AvroSchema, path: str = "") -> list[
         return _unreadable(reader.items, writer.items, f"{path}[]")
     elif isinstance(reader, MapSchema) and isinstance(writer, MapSchema):
         return _unreadable(reader.values, writer.values, f"{path}[]")
-    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
+    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]  # avro has no types
     result = checker.get_compatibility(reader, writer)
     if result.compatibility is not SchemaCompatibilityType.incompatible:
         return []

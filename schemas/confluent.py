@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
-from authlib.deprecate import AuthlibDeprecationWarning  # type: ignore[import-untyped]
+from authlib.deprecate import AuthlibDeprecationWarning  # type: ignore[import-untyped]  # it has no types
 
 from schemas.catalog import Schema
 from schemas.errors import RegistryUnavailable, SchemaError, SettingsError, UnknownSchema

@@ -138,5 +138,4 @@ def _unit(schema: Schema) -> tuple[str, int] | None:
     if not isinstance(schema, dict):
         return None
     unit = schema.get("logicalType")
-    known = isinstance(unit, str) and unit.startswith(_UNITS)
-    return (unit, schema.get("scale", 0)) if known else None  # type: ignore[return-value]
+    return (unit, schema.get("scale", 0)) if isinstance(unit, str) and unit.startswith(_UNITS) else None

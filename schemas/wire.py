@@ -7,7 +7,9 @@ from struct import error as StructError
 from typing import Any
 
 from schemas import catalog
+from schemas.catalog import Schema
 from schemas.codegen import failed_at
+from schemas.display import shown
 from schemas.errors import BadRecord, SchemaError
 from schemas.logical import to_logical, to_physical
 from schemas.reading import Reader, Record, compile_reader
@@ -71,7 +73,7 @@ class Decoder:
         results: list[Record | BadRecord] = []
         for value in values:
             try:
-                results.append(readers[value[:HEADER]](value))  # type: ignore[index, arg-type]
+                results.append(readers[value[:HEADER]](value))  # type: ignore[index, arg-type]  # None: explained below
             except (*_NOT_OF_SCHEMA, *_ENDED_EARLY, TypeError, BadRecord):
                 results.append(self._explained(value))
         return results
@@ -98,10 +100,13 @@ class Decoder:
             _, schema_id = _framed.unpack(header)
             schema = self._registry.schema(schema_id)
             try:
-                self._readers[header] = compile_reader(schema, self._schema, HEADER)
+                self._readers[header] = self._compiled(schema)
             except SchemaError as error:
                 self._readers[header] = _refusal(self.name, schema_id, error)
         return self._readers[header]
+
+    def _compiled(self, writer: Schema) -> Reader:
+        return compile_reader(writer, self._schema, HEADER)
 
     def _told(self, value: bytes, error: Exception) -> BadRecord:
         field, at = failed_at(error.__traceback__)
@@ -111,6 +116,20 @@ class Decoder:
             return BadRecord("truncated", what, where=where, expected=f"a {self.name}")
         what = f"no branch or symbol of number {error}" if isinstance(error, KeyError) else str(error)
         return BadRecord("undecodable", what, where=where, expected=f"a {self.name}")
+
+
+class WritersDecoder(Decoder):
+    """Messages to JSON values (`schemas.display`) by the schema that each was written with, whatever it is: for
+    people, and for topics that have no contract here. Errors are those of `Decoder`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.name, self._registry, self._logical = "record of its schema", registry, False
+        self._readers = {}
+
+    def _compiled(self, writer: Schema) -> Reader:
+        plain, (schema, named) = catalog.strip(writer), catalog.normalised(writer)
+        read = compile_reader(plain, plain, HEADER)
+        return lambda value: shown(schema, read(value), named)
 
 
 def _refusal(name: str, schema_id: int, error: SchemaError) -> Reader:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import faust
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource
 from faust.app.base import BootStrategy
 from faust.types import TP
 from mode import CrashingSupervisor
@@ -24,6 +24,7 @@ from streams.consumer_thread import HEARTBEATS_PER_SESSION
 from streams.intake import Intake
 from streams.lease import Lease
 from streams.producer import DELIVERY_SHARE
+from streams.topics import clock_warning
 from streams.transport import SCHEME, Consumer
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ def make_app(settings: Settings) -> App:
 
 
 def check_topics(settings: Settings, topics: tuple[str, ...], *, partitions: int = 0) -> None:
-    """Faust ignores an input topic that is not there, and reads nothing: this says so before.
+    """Faust ignores an input topic that is not there, and reads nothing: this says so before. It warns of topics
+    whose timestamps are not the broker's.
 
     `partitions`: how many each must have, as a user's events must meet in one worker; 0: any number.
     Raises BrokerUnavailable or SettingsError.
@@ -165,6 +167,20 @@ def check_topics(settings: Settings, topics: tuple[str, ...], *, partitions: int
             expected=f"{partitions} for each event topic, as the setting `partitions` says",
             todo="set `partitions` to what the topics have; they must all have the same",
         )
+    if warning := clock_warning(_configs(client, topics, settings.session_timeout_s)):
+        log.warning("%s", warning)
+
+
+def _configs(client: AdminClient, topics: tuple[str, ...], timeout: float) -> dict[str, dict[str, str]]:
+    """By topic, as far as the broker tells: a worker needs no right to read configurations."""
+    told = {}
+    asked = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics])
+    for resource, answer in asked.items():
+        try:
+            told[resource.name] = {entry.name: entry.value for entry in answer.result(timeout).values()}
+        except (KafkaException, TimeoutError) as error:
+            log.info("the configuration of topic %s is not known: %s", resource.name, error)
+    return told
 
 
 def run_app(app: App) -> None:

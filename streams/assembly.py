@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from engines.turns import Turns
 from schemas.registry import Registry
 from schemas.wire import Decoder
 from streams.catalog import Catalogue
@@ -30,7 +31,7 @@ COLD_POLL_S = 0.2
 class Assembly:
     """Grows as parts become ready. `waiting` says in words what is still missing; `scorer` is the last to come."""
 
-    engines: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "engines"))
+    engines: Turns = field(default_factory=Turns)
     builds: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "builds"))
     catalog: Catalogue = field(default_factory=Catalogue)
     waiting: tuple[str, ...] = ("the schema registry has not answered yet",)
@@ -84,5 +85,5 @@ class Assembly:
         """Stops the readers and the threads; engines are freed with them."""
         for close in reversed(self._closers):
             close()
-        self.engines.shutdown()
+        self.engines.close()
         self.builds.shutdown()

@@ -11,7 +11,7 @@ from faust.types import TP
 
 
 class Record(Protocol):
-    """What a consumed record has (aiokafka's ConsumerRecord). `timestamp`: UTC ms, the broker's or client's."""
+    """What a consumed record has (see streams.fetching). `timestamp`: UTC ms, the broker's or client's."""
 
     topic: str
     partition: int
@@ -20,8 +20,6 @@ class Record(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
-    serialized_key_size: int
-    serialized_value_size: int
 
 
 class RecordBatch:
@@ -32,8 +30,8 @@ class RecordBatch:
 
     def __init__(self, tp: TP, records: list[Record]) -> None:
         self.tp, self.records, self.done = tp, records, 0
-        #: bytes of keys and values; an absent one counts as -1
-        self.size = sum([record.serialized_key_size + record.serialized_value_size for record in records])
+        #: bytes of keys and values
+        self.size = sum([len(record.key or b"") + len(record.value or b"") for record in records])
 
     @property
     def first(self) -> int:

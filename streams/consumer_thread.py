@@ -8,7 +8,6 @@ from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 from mode.threads import WorkerThread
@@ -17,12 +16,9 @@ from schemas.errors import BrokerUnavailable
 from streams.config import Settings
 from streams.lease import Lease
 
-#: Of each partition in one fetch: bounds memory, and how much a pause throws away.
-FETCH_BYTES_PER_PARTITION = 256 * 1024
-FETCH_BYTES = 16 * 1024 * 1024
-#: An idle fetch waits this long at the broker; a resumed partition waits for the running one at most.
-FETCH_WAIT_MS = 100
 HEARTBEATS_PER_SESSION = 10
+#: How often aiokafka's idle fetcher looks around, seconds.
+IDLE_S = 1.0
 
 
 class Host(Protocol):
@@ -60,11 +56,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            max_poll_records=conf.broker_max_poll_records,
             max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
-            max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
-            fetch_max_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
             request_timeout_ms=int(conf.broker_request_timeout * 1000),
             rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
             session_timeout_ms=session_ms,
@@ -77,7 +69,9 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
         except KafkaError as error:
             where = cast(Host, self.app).settings.brokers
             raise BrokerUnavailable(f"the consumer cannot connect: {error}", where=where) from error
-        self._watch_membership(self._ensure_consumer()._coordinator, cast(Host, self.app).lease)
+        consumer = self._ensure_consumer()
+        self._watch_membership(consumer._coordinator, cast(Host, self.app).lease)
+        consumer._fetcher._get_actions_per_node = _no_actions
 
     def _watch_membership(self, coordinator: Any, lease: Lease) -> None:
         heartbeat, reset = coordinator._do_heartbeat, coordinator.reset_generation
@@ -95,43 +89,20 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
 
         coordinator._do_heartbeat, coordinator.reset_generation = beat, leave
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Rewinds every partition, also one that has nothing committed: that one to its start.
+    async def committed(self) -> Mapping[TP, int | None]:
+        """What the group has committed of each assigned partition."""
+        return cast(Mapping[TP, int | None], await self.call_thread(self._all_committed))
 
-        aiokafka leaves such a partition where it is, behind records that were fetched and then dropped.
-        """
-        committed: Mapping[TP, int] = await self.call_thread(self._rewind)
-        return committed
-
-    async def _rewind(self) -> Mapping[TopicPartition, int | None]:
+    async def _all_committed(self) -> Mapping[TP, int | None]:
         consumer = self._ensure_consumer()
         partitions = list(consumer.assignment())
         offsets = await asyncio.gather(*[consumer.committed(tp) for tp in partitions])
-        committed = dict(zip(partitions, offsets, strict=True))
-        for tp, offset in committed.items():
-            if offset is not None:
-                consumer.seek(tp, offset)
-        if unread := [tp for tp, offset in committed.items() if offset is None]:
-            await consumer.seek_to_beginning(*unread)
-        return committed
+        return {TP(*tp): offset for tp, offset in zip(partitions, offsets, strict=True)}
 
-    def fetched(self, tp: TP) -> int:
-        """The next offset to fetch: past the marks of transactions, which are no records. From any thread.
-
-        AssertionError where the partition is not assigned, or not positioned yet.
-        """
-        consumer, place = self._ensure_consumer(), TopicPartition(*tp)
-        assert consumer._subscription.is_assigned(place)
-        return int(consumer._subscription.subscription.assignment.state_value(place).position)
-
-    def set_paused(self, tp: TP, paused: bool) -> None:
-        """From any thread. aiokafka drops what it had prefetched of a paused one, and reads it again."""
-        self.thread_loop.call_soon_threadsafe(self._set_paused, TopicPartition(*tp), paused)
-
-    def _set_paused(self, tp: TopicPartition, paused: bool) -> None:
-        consumer = self._ensure_consumer()
-        if tp in consumer.assignment():
-            (consumer.pause if paused else consumer.resume)(tp)
+    def alive(self) -> None:
+        """The app still takes records: without this the coordinator leaves the group after max_poll_interval_ms."""
+        with self._ensure_consumer()._subscription.fetch_context():
+            pass
 
     async def on_thread_stop(self) -> None:
         # aiokafka awaits the fetches that it has itself cancelled, and stops there if the broker is away.
@@ -146,3 +117,8 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """The stock one prints; the crash itself is logged."""
+
+
+def _no_actions(assignment: Any) -> tuple[list[Any], dict[Any, Any], float, bool, list[Any]]:
+    """In place of aiokafka's own fetching: no fetches, no resets, look again in a while. See streams.fetching."""
+    return [], {}, IDLE_S, False, []

@@ -2,11 +2,12 @@
 A topic may be named by its Kafka name or by its setting: `events.clicks` or `clicks`."""
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from schemas.errors import SettingsError
 from streams.config import Settings
-from streams.tasks import make_task
+from streams.tasks import TASKS, make_task
 
 # Setting of the topic -> contract. `state` is ours alone, packed and no Avro.
 CONTRACTS = {
@@ -44,7 +45,8 @@ KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class TopicContract:
-    """`contract` is empty where values are no Avro; `key_field` where no client writes."""
+    """`setting` and `contract` are empty where it is not ours; `contract` too where values are no Avro, `key_field`
+    where no client writes."""
 
     setting: str
     name: str
@@ -53,16 +55,27 @@ class TopicContract:
 
 
 def topic_contract(settings: Settings, topic: str) -> TopicContract:
-    """SettingsError, with the nearest name, where `topic` is none of the settings' topics."""
-    by_name = {name: setting for setting, name in settings.topics.model_dump().items()}
-    for task in settings.tasks:
-        if topic == settings.topics.scores(task) and topic not in by_name:
-            return TopicContract("", topic, make_task(task).schema, "")
+    """SettingsError, with the nearest name, where `topic` is none of the settings' topics and of no task."""
+    by_name = _by_name(settings)
+    for task in TASKS:
+        if topic in (settings.topics.scores(task), settings.topics.served(task)) and topic not in by_name:
+            served = topic == settings.topics.served(task)
+            return TopicContract("", topic, "served" if served else make_task(task).schema, "")
     setting = by_name.get(topic, topic)
     if setting not in by_name.values():
         raise unknown_topic(topic, list(by_name))
     name: str = getattr(settings.topics, setting)
     return TopicContract(setting, name, CONTRACTS.get(setting, ""), KEYS.get(setting, ""))
+
+
+def readable(settings: Settings, topic: str, there: Collection[str]) -> TopicContract:
+    """As `topic_contract`; also a topic of anybody's that is `there`, on the broker: it has no contract here."""
+    try:
+        return topic_contract(settings, topic)
+    except SettingsError:
+        if topic not in there:
+            raise unknown_topic(topic, [*_by_name(settings), *there]) from None
+        return TopicContract("", topic, "", "")
 
 
 def writable(settings: Settings, topic: str) -> TopicContract:
@@ -72,6 +85,10 @@ def writable(settings: Settings, topic: str) -> TopicContract:
         names = ", ".join(str(getattr(settings.topics, setting)) for setting in KEYS)
         raise SettingsError(f"{found.name} is written by Headrace itself", expected=f"one of {names}")
     return found
+
+
+def _by_name(settings: Settings) -> dict[str, str]:
+    return {name: setting for setting, name in settings.topics.model_dump().items()}
 
 
 def unknown_topic(topic: str, known: list[str]) -> SettingsError:

@@ -1,10 +1,10 @@
-"""The flush: a barrier, a commit, a copy of the changed rows, and their way into the changelog and the local store.
+"""The flush: a copy of the changed rows, a commit of what they hold, and their way into the changelog and the store.
 Saved state never passes the committed offset, or a crash would score an event on a history that holds its future.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from faust.types import TP
@@ -16,6 +16,7 @@ from streams.state import UserState
 from streams.state.snapshot import Snapshot
 from streams.store import UserStore
 
+ROWS_AT_ONCE, PAUSE_S = 16, 0.0005
 IDLE_FLUSH_S = 6 * 3600.0  # a transactional id that writes nothing for a week is forgotten by the broker
 
 
@@ -28,7 +29,11 @@ class Commits(Protocol):
 
 
 class Flusher:
-    """Writes the partitions in `owned`; one flush at a time, never beside a rebalance (`lock`)."""
+    """Writes the partitions in `owned`; one flush at a time, never beside a rebalance (`lock`).
+
+    Scoring goes on: the copy is made between two micro-batches, and waits until all that it holds is acknowledged and
+    committed. (Draining first, then copying, held every event up for 25 to 50 ms at each flush.)
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class Flusher:
         self.owned: set[int] = set()
         self.held = False  # from when partitions are revoked until they are restored
         self.resume: dict[TP, int] = {}  # where recovery left each input: the floor of what is committed
+        self.absorbed: Mapping[TP, int] = {}  # of each input the next offset to absorb; the loop moves it on
         self._written: dict[int, float] = {}
 
     async def hold(self) -> None:
@@ -63,14 +69,14 @@ class Flusher:
             due = [partition for partition in self.owned if self._due(partition, started)]
             if not due or self.held:
                 return
-            await self._intake.drain()
-            try:
-                if not await commits.commit_now():
-                    return
-                frontiers = {partition: self._frontier(partition, commits, score_ends) for partition in due}
-                snapshot = self._state.snapshot(due)
-            finally:
-                self._intake.resume()
+            # Without an await in between: the rows hold exactly what comes before the frontiers.
+            frontiers = {partition: self._frontier(partition, score_ends) for partition in due}
+            snapshot = self._state.snapshot(due)
+            await self._intake.settled()
+            await commits.commit_now()
+            if self.held or not self._committed(frontiers, commits):
+                self._state.abandoned(snapshot)
+                return
             for partition, frontier in frontiers.items():
                 await asyncio.to_thread(self._write, partition, snapshot, frontier)
                 self._written[partition] = started
@@ -82,13 +88,29 @@ class Flusher:
         return bool(self._state.dirty(partition)) or now - self._written.get(partition, 0.0) > IDLE_FLUSH_S
 
     def _write(self, partition: int, snapshot: Snapshot, frontier: Frontier) -> None:
-        records = list(snapshot.records(partition))
+        records = list(_paced(snapshot.records(partition)))
         position = self._changelog.flush(partition, records, frontier)
         self._store.write(partition, records, position)
 
-    def _frontier(self, partition: int, commits: Commits, score_ends: Mapping[str, Mapping[int, int]]) -> Frontier:
-        committed = commits.committed()
+    def _frontier(self, partition: int, score_ends: Mapping[str, Mapping[int, int]]) -> Frontier:
         places = [TP(topic, partition) for topic in self._topics]
-        inputs = tuple(max(committed.get(tp, 0), self.resume.get(tp, 0)) for tp in places)
+        inputs = tuple(max(self.absorbed.get(tp, 0), self.resume.get(tp, 0)) for tp in places)
         scores = {task: ends.get(partition, 0) for task, ends in score_ends.items()}
         return Frontier(inputs, scores, time.time_ns() // 1_000_000)
+
+    def _committed(self, frontiers: Mapping[int, Frontier], commits: Commits) -> bool:
+        """Whether all that the frontiers include is committed, or was when recovery left it there."""
+        committed = commits.committed()
+        return all(
+            max(committed.get(tp := TP(topic, partition), 0), self.resume.get(tp, 0)) >= offset
+            for partition, frontier in frontiers.items()
+            for topic, offset in zip(self._topics, frontier.inputs, strict=True)
+        )
+
+
+def _paced(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Packing holds the interpreter: it lets go after every few rows, so that scoring need not wait."""
+    for number, row in enumerate(rows, 1):
+        yield row
+        if not number % ROWS_AT_ONCE:
+            time.sleep(PAUSE_S)

@@ -50,10 +50,10 @@ class MicroBatch:
     Call `computed` when the engine is free again, `done` when all outputs of all events are acknowledged.
     """
 
-    __slots__ = ("_intake", "_stage", "parts")
+    __slots__ = ("_intake", "_stage", "number", "parts")
 
-    def __init__(self, parts: list[Part], intake: "Intake") -> None:
-        self.parts, self._intake, self._stage = parts, intake, 0
+    def __init__(self, parts: list[Part], intake: "Intake", number: int) -> None:
+        self.parts, self._intake, self.number, self._stage = parts, intake, number, 0
 
     def __len__(self) -> int:
         """Events."""
@@ -97,10 +97,11 @@ class Intake:
         self._pause, self._resume, self._clock, self._wall = pause, resume, clock, wall
         self._queues: dict[TP, Queue] = {}
         self._dropped: dict[int, RecordBatch] | None = None
-        self._computing = self._unfinished = self._held = self._turn = 0
+        self._computing = self._turn = 0
+        self._open: set[int] = set()  # numbers of micro-batches handed out and not done
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._closed = asyncio.Event()
 
     # -- the transport's side
 
@@ -119,7 +120,7 @@ class Intake:
         self._dropped = dropped = {id(piece.entry.batch): piece.entry.batch for piece in pieces}
         self._queues.clear()
         try:
-            await self._finished()
+            await self._finished(self._turn)
         finally:
             self._dropped = None
         return list(dropped.values())
@@ -128,7 +129,7 @@ class Intake:
         """The worker ends: whoever takes or drains gets `error`."""
         self._failure = self._failure or error
         self._changed.set()
-        self._idle.set()
+        self._closed.set()
 
     # -- the loop's side
 
@@ -151,10 +152,10 @@ class Intake:
             parts.setdefault(tp, Part(tp)).add(piece)
         self._turn += 1
         self._computing += 1
-        self._unfinished += 1
+        self._open.add(self._turn)
         for queue in queues:
             self._regulate(queue)
-        return MicroBatch(list(parts.values()), self)
+        return MicroBatch(list(parts.values()), self, self._turn)
 
     def park(self, part: Part, start: int) -> None:
         """Gives back a part's records from index `start` on, and holds its partition until `unpark`.
@@ -179,20 +180,14 @@ class Intake:
     def parked(self) -> set[TP]:
         return {tp for tp, queue in self._queues.items() if queue.parked}
 
-    async def drain(self) -> None:
-        """Hands out no more, and returns when all that was handed out is done. Raises what `fail` was given.
+    async def settled(self) -> None:
+        """Returns when all that was handed out before this call is done; more is handed out meanwhile.
 
-        The transport then stands exactly behind what was handed out: commit, then copy the state. Each
-        `drain` needs its `resume`, also when it raises.
+        Raises what `fail` was given.
         """
-        self._held += 1
-        await self._finished()
+        await self._finished(self._turn)
         if self._failure is not None:
             raise self._failure
-
-    def resume(self) -> None:
-        self._held -= 1
-        self._changed.set()
 
     @property
     def queued(self) -> int:
@@ -202,7 +197,7 @@ class Intake:
     @property
     def unfinished(self) -> int:
         """Micro-batches handed out and not done."""
-        return self._unfinished
+        return len(self._open)
 
     # -- inside
 
@@ -215,8 +210,6 @@ class Intake:
         self._regulate(queue)
 
     def _ready(self) -> list[Queue]:
-        if self._held:
-            return []
         return [queue for queue in self._queues.values() if queue.events and not queue.parked]
 
     def _due(self, queues: Collection[Queue]) -> bool:
@@ -239,10 +232,11 @@ class Intake:
             if timer is not None:
                 timer.cancel()
 
-    async def _finished(self) -> None:
-        while self._unfinished and self._failure is None:
-            self._idle.clear()
-            await self._idle.wait()
+    async def _finished(self, turn: int) -> None:
+        """Returns when no micro-batch up to this number is open, or all has failed."""
+        while self._failure is None and any(number <= turn for number in self._open):
+            self._closed.clear()
+            await self._closed.wait()
 
     def _computed(self) -> None:
         self._computing -= 1
@@ -251,9 +245,8 @@ class Intake:
     def _done(self, batch: MicroBatch) -> None:
         for piece in (piece for part in batch.parts for piece in part.pieces):
             piece.entry.finished(piece.start, piece.stop)
-        self._unfinished -= 1
-        if not self._unfinished:
-            self._idle.set()
+        self._open.discard(batch.number)
+        self._closed.set()
 
     def _regulate(self, queue: Queue) -> None:
         full = queue.events >= QUEUED_EVENTS or queue.bytes >= QUEUED_BYTES

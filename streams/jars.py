@@ -118,7 +118,7 @@ def _download(artefact: Artefact, context: MavenContext, path: Path) -> None:
             f"could not fetch {path.name}: {getattr(error, 'strerror', None) or type(error).__name__}",
             where=artefact.coordinate,
             expected="Maven Central within reach (once; HTTPS_PROXY and REQUESTS_CA_BUNDLE count)",
-            todo="connect and run the command again, or point HEADRACE_BROKERS at a Kafka of yours",
+            todo="connect and run the command again; all but the demo can use a Kafka of yours (HEADRACE_BROKERS)",
         ) from error
     except BaseException:
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engines.releases import ReleaseStore
 from engines.slot import Loaded, Slot, load
+from engines.turns import Turns
 from schemas.errors import HeadraceError
 from schemas.registry import Registry
 from schemas.wire import Decoder
@@ -82,8 +83,8 @@ def _keep(key: str) -> None:
 class LiveReleases:
     """Follows models.releases: for each task the pointer of the highest epoch is loaded, warmed and made live.
 
-    All engine work, inference included, goes through one single-threaded `engines` executor, so that a flip or a
-    new table always falls between two micro-batches; building goes through `builds`, beside it.
+    All engine work, inference included, takes turns in `engines`, so that a flip or a new table always falls between
+    two micro-batches; building goes through `builds`, beside it.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class LiveReleases:
         tasks: Sequence[str],
         catalog: Catalogue,
         *,
-        engines: Executor,
+        engines: Turns,
         builds: Executor,
         on_failure: Callable[[BaseException], object],
     ) -> None:

@@ -4,7 +4,9 @@ Secrets of the settings are masked in whatever is logged, by whichever library."
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -17,6 +19,10 @@ MASK = "**********"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Unless on debug: libraries report each request at INFO, and deprecations that only their authors can mend.
 _TALKATIVE = ("aiokafka", "kafka", "faust", "mode", "urllib3", "httpx", "asyncio", "aiohttp.access")
+# While a broker is away these say the same of each connection, again and again.
+REPETITIVE = ("aiokafka", "kafka")
+REPEAT_S = 30.0
+REMEMBERED = 1_000
 QUIET = {**dict.fromkeys(_TALKATIVE, logging.WARNING), "py.warnings": logging.ERROR}
 
 
@@ -27,12 +33,40 @@ def setup(settings: Settings, stream: TextIO | None = None, level: str = "") -> 
     json_lines = settings.log.format == "json" or (settings.log.format == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter((JsonLines if json_lines else Human)(list(secrets(settings))))
+    if level != "debug":
+        handler.addFilter(Repeats(REPETITIVE))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
     for name, quiet in QUIET.items():
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else max(quiet, root.level))
+
+
+class Repeats(logging.Filter):
+    """Of the loggers `names` (and below) each distinct message once, and while it goes on, again with a count each
+    REPEAT_S. What was left out when it ended is said when it comes again. REMEMBERED messages, the newest, are told
+    apart. For a root's only handler: the count is appended to the record. Any thread.
+    """
+
+    def __init__(self, names: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._names, self._clock, self._lock = frozenset(names), clock, threading.Lock()
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when it was said, and how often left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in self._names:
+            return True
+        key, now = (record.name, record.getMessage()), self._clock()
+        with self._lock:
+            said, more = self._said.pop(key, (float("-inf"), 0))
+            fresh = now - said >= REPEAT_S
+            self._said[key] = (now, 0) if fresh else (said, more + 1)
+            if len(self._said) > REMEMBERED:
+                del self._said[next(iter(self._said))]
+        if fresh and more:
+            record.msg, record.args = f"{key[1]}; and {more} more in {now - said:.0f} s", ()
+        return fresh
 
 
 def secrets(settings: BaseModel) -> Iterator[str]:

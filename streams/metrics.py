@@ -1,7 +1,6 @@
 """What a worker measures of itself, for Prometheus and for the terminal view.
 Everything is recorded once per micro-batch: per-event figures come in as arrays."""
 
-from collections import Counter as Tally
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -19,7 +18,8 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-STAGES = ("fetch", "decode", "absorb", "features", "infer", "encode", "produce", "ack")
+# `absorb` includes making feature rows. Fetching goes on beside the loop and is of no micro-batch.
+STAGES = ("decode", "absorb", "infer", "encode", "produce", "ack")
 # Seconds. A stage of one event takes tens of microseconds, a stalled broker seconds.
 STAGE_BUCKETS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0)
 LATENCY_BUCKETS = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
@@ -118,16 +118,9 @@ class Metrics:
             buckets=STAGE_BUCKETS,
             registry=self.registry,
         )
-        (
-            self.fetch,
-            self.decode,
-            self.absorb,
-            self.features,
-            self.infer,
-            self.encode,
-            self.produce,
-            self.ack,
-        ) = (stages.labels(stage) for stage in STAGES)
+        self.decode, self.absorb, self.infer, self.encode, self.produce, self.ack = (
+            stages.labels(stage) for stage in STAGES
+        )
         self.batch_events = self._histogram("batch_events", "Events in a micro-batch.", SIZE_BUCKETS)
         self.flush_seconds = self._histogram("flush_seconds", "One flush of state, whole.", FLUSH_BUCKETS)
 
@@ -143,7 +136,6 @@ class Metrics:
         self.out_of_order = self._counter("out_of_order", "Events older than their user's newest.")
         self.dedupe_evictions = self._counter("dedupe_evictions", "Event ids forgotten before their 24 h.")
         self.flushed_rows = self._counter("flushed_rows", "User rows written to the changelog.")
-        self.fenced = self._counter("fenced", "Flushes refused: another worker owns the partition.")
 
     def _gauges(self) -> None:
         partition = ("topic", "partition")
@@ -188,11 +180,6 @@ class Metrics:
         self._release.clear()
         for task, (release, engine) in live.items():
             self._release.labels(task, release, engine).set(1)
-
-    def count_codes(self, codes: Iterable[str]) -> None:
-        """The codes of one batch's dead letters."""
-        for code, count in Tally(codes).items():
-            self.dead_letters.labels(code).inc(count)
 
     def total(self, name: str) -> dict[tuple[str, ...], float]:
         """A counter's values by its label values; `name` as in the page, less `headrace_` and `_total`."""

@@ -85,10 +85,7 @@ class Security(Certificates):
 
     def kafka_python(self) -> dict[str, Any]:
         conf = {
-            "security_protocol": self.protocol,
-            "sasl_mechanism": self.sasl_mechanism if self.sasl else None,
-            "sasl_plain_username": self.username,
-            "sasl_plain_password": reveal(self.password),
+            **self._admittance(),
             "ssl_cafile": text(self.ca_file),
             "ssl_certfile": text(self.cert_file),
             "ssl_keyfile": text(self.key_file),
@@ -97,14 +94,16 @@ class Security(Certificates):
         return given(conf)
 
     def aiokafka(self) -> dict[str, Any]:
-        conf = {
+        return given({**self._admittance(), "ssl_context": self.context() if self.tls else None})
+
+    def _admittance(self) -> dict[str, Any]:
+        """In the words that kafka-python and aiokafka share."""
+        return {
             "security_protocol": self.protocol,
             "sasl_mechanism": self.sasl_mechanism if self.sasl else None,
             "sasl_plain_username": self.username,
             "sasl_plain_password": reveal(self.password),
-            "ssl_context": self.context() if self.tls else None,
         }
-        return given(conf)
 
 
 class RegistrySecurity(Certificates):

@@ -10,13 +10,13 @@ from typing import Any
 
 from kafka import TopicPartition
 
-from schemas.errors import BadRecord
+from schemas.errors import BadRecord, SettingsError
 from schemas.registry import Registry
 from schemas.values import to_json
-from schemas.wire import Decoder
+from schemas.wire import Decoder, WritersDecoder
 from streams.clients import consumer, partitions
 from streams.config import Settings
-from streams.contracts import TopicContract
+from streams.contracts import TopicContract, readable, topic_contract
 
 POLL_MS = 200
 FIRST_ITEMS = 3
@@ -32,6 +32,17 @@ class Message:
     timestamp: int
     key: bytes | None
     value: bytes | None
+
+
+def contracts_of(settings: Settings, topics: Sequence[str]) -> list[TopicContract]:
+    """Of topics by name or setting: ours, those of any task, and what else is on the broker, which is asked only
+    if need be. SettingsError, with the nearest name, for one that is nowhere; BrokerUnavailable."""
+    try:
+        return [topic_contract(settings, topic) for topic in topics]
+    except SettingsError:
+        with consumer(settings) as client:
+            there = client.topics()
+        return [readable(settings, topic, there) for topic in topics]
 
 
 def tail(
@@ -75,7 +86,7 @@ class Reader:
     """Messages to JSON rows: topic, partition, offset, timestamp, key, value, or `error` in its place."""
 
     def __init__(self, contracts: Sequence[TopicContract], registry: Registry) -> None:
-        self._decoders = {each.name: Decoder(registry, each.contract) if each.contract else None for each in contracts}
+        self._values = {each.name: _value_of(each, registry) for each in contracts}
 
     def __call__(self, message: Message) -> dict[str, Any]:
         """Raises RegistryUnavailable. What cannot be decoded is shown with its bytes, in base64."""
@@ -90,15 +101,23 @@ class Reader:
         return row | self._value(message)
 
     def _value(self, message: Message) -> dict[str, Any]:
-        decoder = self._decoders[message.topic]
         if message.value is None:
             return {"value": None}  # a compacted topic's deletion
-        if decoder is None:
-            return {"value_base64": base64.b64encode(message.value).decode()}
+        packed = base64.b64encode(message.value).decode()
+        if (value := self._values[message.topic]) is None:
+            return {"value_base64": packed}
         try:
-            return {"value": to_json(decoder.name, decoder(message.value))}
+            return {"value": value(message.value)}
         except BadRecord as error:
-            return {"error": str(error), "value_base64": base64.b64encode(message.value).decode()}
+            return {"error": str(error), "value_base64": packed}
+
+
+def _value_of(topic: TopicContract, registry: Registry) -> Callable[[bytes], Any] | None:
+    """Bytes to a JSON value, by our contract, or the writer's schema where we have none; None for our own packing."""
+    if not topic.contract:
+        return None if topic.setting else WritersDecoder(registry)
+    decode = Decoder(registry, topic.contract)
+    return lambda value: to_json(topic.contract, decode(value))
 
 
 def line(row: Mapping[str, Any], contract: str) -> str:
@@ -109,9 +128,11 @@ def line(row: Mapping[str, Any], contract: str) -> str:
     return f"{place}: {words(contract, row['value'])}"
 
 
-def words(contract: str, value: Mapping[str, Any]) -> str:
-    """A record in words; of contracts that have none here, its fields."""
+def words(contract: str, value: Any) -> str:
+    """A record in words; of contracts that have none here, its fields. What is no record is shown as it is."""
     describe = WORDS.get(contract)
+    if not isinstance(value, Mapping):
+        return str(value)
     if describe is None:
         return " ".join(f"{name}={part}" for name, part in value.items() if part not in (None, [], {}))
     late = ", late" if value.get("late") else ""

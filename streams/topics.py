@@ -33,22 +33,24 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """Topics that were created, and that were there; `problems` are sentences, none when all is well."""
+    """Topics that were created, and that were there; problems and warnings are sentences, none when all is well."""
 
     created: list[str] = field(default_factory=list)
     present: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic as the cluster has it; `partitions` 0 means that it does not exist."""
+    """A topic as the cluster has it; `partitions` 0 means that it does not exist. A warning is no refusal."""
 
     name: str
     partitions: int
     replication: int
     config: Mapping[str, str]
     problem: str = ""
+    warning: str = ""
 
 
 def topic_specs(settings: Settings) -> list[TopicSpec]:
@@ -81,7 +83,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
 
 
 # Retention and deadlines run from the broker's clock: an order of 2011 must not be deleted as it arrives.
-COMMON = {"message.timestamp.type": "LogAppendTime"}
+TIMESTAMP_TYPE, BROKERS_CLOCK = "message.timestamp.type", "LogAppendTime"
+COMMON = {TIMESTAMP_TYPE: BROKERS_CLOCK}
 # Recovery reads this log whole: small segments and an eager cleaner keep it near one row a user.
 STATE = {"segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.2"}
 # A flood of bad input must not fill the disk: the oldest go, per partition.
@@ -112,6 +115,7 @@ def create_topics(settings: Settings) -> TopicReport:
         created=missing,
         present=[state.name for state in states if state.name not in missing],
         problems=[state.problem for state in states if state.problem],
+        warnings=[warning] if (warning := clock_warning({state.name: state.config for state in states})) else [],
     )
 
 
@@ -187,7 +191,7 @@ def _state(spec: TopicSpec, topic: Mapping[str, Any], config: Mapping[str, Mappi
         len(partitions[0]["replica_nodes"]) if partitions else 0,
         {key: entry["value"] for key, entry in config.items()},
     )
-    return replace(state, problem=_problem(spec, state))
+    return replace(state, problem=_problem(spec, state), warning=clock_warning({spec.name: state.config}))
 
 
 def _problem(spec: TopicSpec, state: TopicState) -> str:
@@ -200,3 +204,22 @@ def _problem(spec: TopicSpec, state: TopicState) -> str:
     if wanted == "compact" and "compact" not in state.config.get("cleanup.policy", "delete"):
         return f"topic {spec.name} deletes old records and must be compacted (cleanup.policy=compact)"
     return ""
+
+
+def clock_warning(configs: Mapping[str, Mapping[str, str]]) -> str:
+    """What a clock other than the broker's means on these topics, in words; empty if all have the broker's.
+
+    `configs`: by topic. One that was not told (no right to ask, a topic that is not there) is passed over. It is
+    no refusal: with producers whose clocks are right, all works.
+    """
+    found = {name: config.get(TIMESTAMP_TYPE, BROKERS_CLOCK) for name, config in configs.items()}
+    other = {name: kind for name, kind in found.items() if kind != BROKERS_CLOCK}
+    if not other:
+        return ""
+    topics = "topic" if len(other) == 1 else "topics"
+    return (
+        f"{topics} {', '.join(other)}: {TIMESTAMP_TYPE} is {', '.join(sorted(set(other.values())))}, expected "
+        f"{BROKERS_CLOCK}; deadlines, lateness, queue times and retention run from the producers' clocks; "
+        f"set it with `kafka-configs.sh --alter --entity-type topics --entity-name {next(iter(other))} "
+        f"--add-config {TIMESTAMP_TYPE}={BROKERS_CLOCK}`, or see to it that the producers' clocks are right"
+    )

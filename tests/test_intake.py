@@ -21,10 +21,7 @@ CLICKS, ORDERS = TP("clicks", 0), TP("orders", 0)
 
 
 def batch(tp: TP, offsets: Iterable[int], at: Callable[[int], int] = lambda offset: 0, size: int = 1) -> RecordBatch:
-    records = [
-        SimpleNamespace(offset=offset, timestamp=at(offset), serialized_key_size=0, serialized_value_size=size)
-        for offset in offsets
-    ]
+    records = [SimpleNamespace(offset=offset, timestamp=at(offset), key=None, value=bytes(size)) for offset in offsets]
     return RecordBatch(tp, cast(list[Record], records))
 
 
@@ -322,27 +319,27 @@ def test_take_wakes_up_when_the_engine_becomes_idle() -> None:
     run(story())
 
 
-def test_drain_returns_when_all_that_was_handed_out_is_done_and_hands_out_no_more() -> None:
+def test_what_was_handed_out_is_settled_when_it_is_done_whatever_is_handed_out_after() -> None:
     async def story() -> None:
         world, ledger = make(max_events=4), Ledger()
-        big = batch(CLICKS, range(10))
+        big = batch(CLICKS, range(12))
         ledger.opened(big)
         world.offer(big)
         first, second = world.take(), None
         first.computed()
         second = world.take()
-        draining = asyncio.ensure_future(world.intake.drain())
+        second.computed()
+        settling = asyncio.ensure_future(world.intake.settled())
+        await asyncio.sleep(0)
+        third = world.take()
         second.done()
         await asyncio.sleep(0)
-        assert not draining.done()
+        assert not settling.done()
         assert ledger.position(CLICKS) is None
         first.done()
-        await draining
-        assert world.intake.take_now() is None
-        # The barrier: what would be committed now is exactly what was handed out.
+        await settling
         assert ledger.position(CLICKS) == 8
-        world.intake.resume()
-        assert offsets(world.take(), CLICKS) == [8, 9]
+        assert offsets(third, CLICKS) == [8, 9, 10, 11]
 
     run(story())
 
@@ -386,7 +383,7 @@ def test_a_failed_worker_lets_nobody_wait() -> None:
         world = make()
         world.offer(batch(CLICKS, range(3)))
         world.take()
-        waiting = [asyncio.ensure_future(wait()) for wait in (world.intake.take, world.intake.drain)]
+        waiting = [asyncio.ensure_future(wait()) for wait in (world.intake.take, world.intake.settled)]
         revoking = asyncio.ensure_future(world.intake.revoke())
         await asyncio.sleep(0)
         world.intake.fail(ProduceFailed("refused"))

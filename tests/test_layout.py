@@ -3,6 +3,7 @@ Read from the sources, so a module is judged also if no test imports it.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,6 +141,11 @@ def test_imports_go_one_way() -> None:
     assert not wrong
 
 
+def test_nothing_imports_the_tests() -> None:
+    """They are not installed, and what a benchmark stands on is its own."""
+    assert not {name for name, module in modules().items() if "tests" in foreign_imports(module)}
+
+
 def test_no_import_goes_round() -> None:
     graph = {name: own_imports(module) for name, module in modules().items()}
     done: set[str] = set()
@@ -182,6 +188,15 @@ for name in {[name for name in names if not name.endswith("__main__")]!r}:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
+
+
+def test_what_the_type_checker_is_told_to_pass_over_has_a_reason() -> None:
+    silent = []
+    for module in modules().values():
+        for number, line in enumerate(module.path.read_text("utf-8").splitlines(), 1):
+            if "# type: ignore" in line and not re.search(r"# type: ignore\[[\w, -]+\]  # \S", line):
+                silent.append(f"{module.name}:{number}")
+    assert not silent
 
 
 def test_nothing_unpickles() -> None:

@@ -4,12 +4,15 @@ import io
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.config import Settings
-from streams.logs import MASK, setup
+from streams.logs import MASK, REMEMBERED, REPEAT_S, Repeats, setup
 
 SECRET = 'open "sesame"'
 
@@ -101,3 +104,69 @@ def test_a_library_is_never_louder_than_the_level_that_was_asked_for() -> None:
     stream = logged("json", "error")
     logging.getLogger("kafka.net").warning("slow")
     assert stream.getvalue() == ""
+
+
+class Outage:
+    """A library's logger that says what it says, on a clock that is moved by hand; `lines` are what came through."""
+
+    def __init__(self, name: str = "aiokafka.conn") -> None:
+        self.now, self.lines = 1000.0, io.StringIO()
+        handler = logging.StreamHandler(self.lines)
+        handler.addFilter(Repeats(("aiokafka", "kafka"), lambda: self.now))
+        self.log = logging.Logger(name)
+        self.log.addHandler(handler)
+
+    def said(self) -> list[str]:
+        return self.lines.getvalue().splitlines()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a:1", "b:2", "c:3"]), st.floats(0, 40)), max_size=200))
+def test_each_message_is_said_once_then_counted_and_none_is_lost(steps: list[tuple[str, float]]) -> None:
+    outage = Outage()
+    last: dict[str, float] = {}
+    left_out: Counter[str] = Counter()
+    for address, passed in steps:
+        outage.now += passed
+        before = len(outage.said())
+        outage.log.error("Unable connect to %s", address)
+        due = outage.now - last.get(address, float("-inf")) >= REPEAT_S
+        assert len(outage.said()) == before + due
+        if due:
+            line = outage.said()[-1]
+            assert line.startswith(f"Unable connect to {address}")
+            assert (f"; and {left_out[address]} more in" in line) == (left_out[address] > 0)
+            last[address], left_out[address] = outage.now, 0
+        else:
+            left_out[address] += 1
+
+
+def test_an_outage_of_minutes_is_a_line_each_half_minute() -> None:
+    outage = Outage()
+    for _ in range(5 * 60):
+        for node in (1, 2):
+            outage.log.error("Unable connect to node with id %s", node)
+        outage.now += 1.0
+    assert len(outage.said()) == 2 * 10
+    assert outage.said()[2] == "Unable connect to node with id 1; and 29 more in 30 s"
+
+
+def test_what_is_not_of_those_libraries_is_never_held_back() -> None:
+    outage = Outage("streams.scoring")
+    for _ in range(3):
+        outage.log.warning("the same")
+    assert outage.said() == ["the same"] * 3
+
+
+def test_messages_that_all_differ_take_no_more_memory_than_so_many() -> None:
+    repeats = Repeats(("kafka",), lambda: 0.0)
+    for number in range(2 * REMEMBERED):
+        assert repeats.filter(logging.LogRecord("kafka.client", logging.ERROR, "", 0, f"offset {number}", (), None))
+    assert len(repeats._said) == REMEMBERED
+
+
+def test_the_libraries_repeat_themselves_only_on_debug() -> None:
+    for level, times in (("info", 1), ("debug", 3)):
+        stream = logged("human", level)
+        for _ in range(3):
+            logging.getLogger("aiokafka").error("Unable connect")
+        assert stream.getvalue().count("Unable connect") == times

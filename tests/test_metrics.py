@@ -1,12 +1,21 @@
 """Metrics: recorded by the micro-batch, readable by Prometheus, and forgetting what was revoked."""
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+import streams
+from schemas.errors import Fenced
+from streams import metrics as metrics_module
+from streams.logs import fields
 from streams.metrics import LATENCY_BUCKETS, STAGES, Latency, Metrics
+from streams.worker import Worker
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -33,6 +42,28 @@ def test_every_stage_has_a_histogram_on_the_page() -> None:
     assert [value(samples, "stage_seconds_count", stage=stage) for stage in STAGES] == [1.0] * len(STAGES)
     assert value(samples, "stage_seconds_bucket", stage="infer", le="0.0025") == 1.0
     assert value(samples, "stage_seconds_bucket", stage="infer", le="0.001") == 0.0
+
+
+def test_every_series_is_fed_by_something() -> None:
+    """A series that nobody writes says 0 for ever, and that is believed."""
+    sources = "".join(path.read_text("utf-8") for path in Path(streams.__path__[0]).rglob("*.py"))
+    own = Path(metrics_module.__file__).read_text("utf-8")
+    series = {name for name in vars(Metrics()) if not name.startswith("_")} - {"registry"}
+    fed = series | {name for name in dir(Metrics) if name.startswith("set_")}
+    written = set(re.findall(r"metrics\.(\w+)", sources.replace(own, "")))
+    assert fed - written == set()
+
+
+def test_what_ends_a_worker_is_a_line_that_can_be_counted(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[BaseException] = []
+    worker = object.__new__(Worker)
+    worker.app = SimpleNamespace(_crash=ended.append)  # type: ignore[assignment]  # the one thing of it that is asked
+    error = Fenced("another worker owns the partition", where="state.users[3]")
+    worker._crash(error)
+    assert ended == [error]
+    [record] = caplog.records
+    assert (record.levelname, fields(record)) == ("CRITICAL", {"kind": "Fenced"})
+    assert "state.users[3]" in record.getMessage()
 
 
 @given(st.lists(st.lists(st.floats(0, 60), max_size=20), max_size=6))
@@ -109,7 +140,8 @@ def test_cross_topic_lag_is_event_time_behind_the_foremost_topic() -> None:
 
 def test_totals_can_be_read_in_the_process_too() -> None:
     metrics = Metrics()
-    metrics.count_codes(["truncated", "oversized", "truncated"])
+    metrics.dead_letters.labels("truncated").inc(2)
+    metrics.dead_letters.labels("oversized").inc()
     metrics.fallbacks.labels("fraud", "deadline").inc(4)
     metrics.duplicates.inc(2)
     assert metrics.total("dead_letters") == {("truncated",): 2.0, ("oversized",): 1.0}

@@ -1,20 +1,25 @@
 """Tailing topics: decoded, in words or JSON, from where one asks, and disturbing no one."""
 
+import io
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastavro import parse_schema, schemaless_writer
 
 from schemas.errors import BrokerUnavailable, SettingsError
-from schemas.registry import MemoryRegistry
+from schemas.registry import MemoryRegistry, subject_of
 from schemas.wire import Encoder
 from streams.changelog import Changelog, Frontier
 from streams.clients import producer
 from streams.config import Settings
-from streams.contracts import topic_contract
-from streams.tail import Message, Reader, line, tail, words
+from streams.contracts import readable, topic_contract
+from streams.tail import Message, Reader, contracts_of, line, tail, words
+from streams.tasks import TASKS, make_task
+from tests.observer import new_topic
 
 TIMINGS = {"queue_us": 900, "infer_us": 300}
 CUT = {"clicks": 3, "orders": 4, "impressions": -1}
@@ -126,6 +131,87 @@ def test_a_deletion_and_a_packed_value_have_words_of_their_own() -> None:
     reader = Reader([contract], MemoryRegistry())
     assert line(reader(message(None, "state.users")), "").endswith("u1: deleted")
     assert line(reader(message(b"\x01", "state.users")), "").endswith("u1: packed")
+
+
+@pytest.mark.parametrize("task", [*TASKS, "next_purchase"])
+def test_every_task_has_topics_that_can_be_read_whatever_this_worker_scores(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TASKS, "next_purchase", "tests.toy_task:NextPurchase")
+    settings = Settings(tasks="fraud")
+    assert topic_contract(settings, f"scores.{task}").contract == make_task(task).schema
+    assert topic_contract(settings, f"served.{task}").contract == "served"
+
+
+LINE = {"type": "record", "name": "Line", "fields": [{"name": "sku", "type": ["null", "bytes", "string"]}]}
+RETURN = {
+    "type": "record",
+    "name": "Return",
+    "namespace": "com.shop",
+    "fields": [
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "refund", "type": {"type": "bytes", "logicalType": "decimal", "precision": 30, "scale": 2}},
+        {"name": "first", "type": LINE},
+        {"name": "others", "type": {"type": "array", "items": "Line"}},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+    ],
+}
+RETURNED = {"at": 1_769_860_800_000, "refund": b"\x04\xd2", "first": {"sku": "a"}, "others": [{"sku": b"b"}], "day": 3}
+AS_JSON = {
+    "at": "2026-01-31T12:00:00.000Z",
+    "refund": "12.34",
+    "first": {"sku": "a"},
+    "others": [{"sku": "Yg=="}],
+    "day": 3,
+}
+
+
+def framed(registry: MemoryRegistry, topic: str, schema: Any, value: Any) -> bytes:
+    """As a client of the shop's own writes it: fastavro, under a schema that is registered."""
+    body = io.BytesIO()
+    schemaless_writer(body, parse_schema(schema), value)
+    return struct.pack(">BI", 0, registry.register(subject_of(topic), schema)) + body.getvalue()
+
+
+def foreign(topic: str) -> tuple[Reader, MemoryRegistry]:
+    registry = MemoryRegistry()
+    return Reader([readable(Settings(), topic, {topic})], registry), registry
+
+
+def test_a_topic_that_only_the_registry_knows_is_read_by_the_writers_schema() -> None:
+    reader, registry = foreign("shop.returns")
+    row = reader(message(framed(registry, "shop.returns", RETURN, RETURNED), "shop.returns"))
+    assert row["value"] == AS_JSON
+    assert "refund=12.34" in line(row, "")
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_each_record_of_it_has_a_schema_of_its_own_and_any_type_will_do() -> None:
+    reader, registry = foreign("shop.returns")
+    for schema, value in (("string", "all is well"), ({"type": "map", "values": "int"}, {"a": 1}), ("long", 7)):
+        row = reader(message(framed(registry, "shop.returns", schema, value), "shop.returns"))
+        assert row["value"] == value
+        assert str(value) in line(row, "") or "a=1" in line(row, "")
+
+
+def test_what_no_registry_knows_or_is_no_avro_is_shown_with_its_bytes() -> None:
+    reader, _ = foreign("shop.returns")
+    nested = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": "Node"}]}
+    for value, said in ((b"\0\0\0\0\x09a", "id 9 is not in the registry"), (b"{}", "first byte"), (b"\0", "1 bytes")):
+        row = reader(message(value, "shop.returns"))
+        assert said in row["error"]
+        assert row["value_base64"]
+    reader, registry = foreign("shop.returns")
+    registry.register(subject_of("shop.returns"), nested)
+    assert "nested too deep" in reader(message(b"\0\0\0\0\x01a", "shop.returns"))["error"]
+
+
+def test_a_topic_of_others_is_found_on_the_broker_and_a_misspelt_one_is_said(settings: Settings) -> None:
+    topic = new_topic(settings, f"{settings.app_id}.shop.returns")
+    ours, theirs = contracts_of(settings, ["clicks", topic])
+    assert (ours.contract, theirs.contract, theirs.name) == ("click", "", topic)
+    with pytest.raises(SettingsError, match=rf"expected {topic}, as the nearest name"):
+        contracts_of(settings, [f"{topic}s"])
 
 
 IN_WORDS = [

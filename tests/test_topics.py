@@ -1,5 +1,6 @@
 """Topics: what is asked of a cluster, what is created, and what is said about topics that differ."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,18 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from schemas.errors import BrokerUnavailable, SettingsError
+from streams.app import check_topics
 from streams.config import Settings
 from streams.ports import free_port
-from streams.topics import TopicSpec, create_topics, list_topics, require_topics, topic_specs
+from streams.topics import (
+    TopicSpec,
+    clock_warning,
+    create_topics,
+    list_topics,
+    require_topics,
+    topic_specs,
+)
+from tests.observer import new_topic
 
 FreshSettings = Callable[..., Settings]
 
@@ -87,6 +97,36 @@ def test_a_state_topic_that_deletes_is_reported(fresh_settings: FreshSettings) -
     assert create_topics(settings).problems == [
         f"topic {settings.topics.state} deletes old records and must be compacted (cleanup.policy=compact)"
     ]
+
+
+def test_topics_of_others_that_keep_the_producers_time_are_a_warning_and_no_refusal(
+    fresh_settings: FreshSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = fresh_settings(create=False)
+    clicks, orders, impressions = settings.topics.inputs
+    for topic in (clicks, orders):
+        new_topic(settings, topic, {"message.timestamp.type": "CreateTime"})
+    report = create_topics(settings)
+    assert not report.problems
+    [said] = report.warnings
+    listed = {state.name for state in list_topics(settings) if state.warning}
+    assert listed == {clicks, orders}
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        check_topics(settings, settings.topics.inputs, partitions=2)
+    assert caplog.messages == [said]
+    for word in (clicks, orders, "is CreateTime", "expected LogAppendTime", "deadlines", "kafka-configs.sh"):
+        assert word in said
+    assert impressions not in said
+
+
+def test_the_brokers_clock_and_a_configuration_that_is_not_told_are_no_warning(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert clock_warning({"a": {"message.timestamp.type": "LogAppendTime"}, "b": {}}) == ""
+    with caplog.at_level(logging.WARNING):
+        check_topics(settings, settings.topics.inputs, partitions=2)
+    assert not caplog.messages
 
 
 def test_missing_topics_are_named_with_what_to_do(fresh_settings: FreshSettings) -> None:

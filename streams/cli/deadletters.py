@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at bad input, and bring it home.")
 
-Codes = Annotated[list[str] | None, typer.Option("--code", help="Only of this reason; may be given again.")]
+REASONS = ", ".join(BadRecord.CODES)
+
+Codes = Annotated[
+    list[str] | None, typer.Option("--code", help=f"Only of this reason; may be given again. Reasons are {REASONS}.")
+]
 Topics = Annotated[list[str] | None, typer.Option("--topic", help="Only of this topic; may be given again.")]
 Since = Annotated[str, typer.Option(metavar="TIME", help="Only of this time or later, ISO 8601, UTC.")]
 SHOWN_BYTES = 256
@@ -37,8 +41,6 @@ def list_(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with the bytes.")] = False,
 ) -> None:
     """List dead letters that are not home yet: id, when, from where, and why.
-
-    Reasons are undecodable, unknown_schema, truncated, wrong_type, out_of_range, oversized.
 
     Examples:
 
@@ -147,7 +149,7 @@ def _selection(
 
     for code in codes or ():
         if code not in BadRecord.CODES:
-            raise SettingsError(f"no reason {code!r}", expected=f"one of {', '.join(BadRecord.CODES)}")
+            raise SettingsError(f"no reason {code!r}", expected=f"one of {REASONS}")
     names = frozenset(topic_contract(settings, topic).name for topic in topics or ())
     return Selection(
         codes=frozenset(codes or ()),

@@ -79,17 +79,16 @@ def publish(
 
 def tail(
     context: typer.Context,
-    topics: Annotated[
-        list[str], typer.Argument(metavar="TOPIC...", help="Any topic of the settings, e.g. scores.fraud.")
-    ],
+    topics: Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Any topic: scores.fraud, served.ctr, ...")],
     table: bool = typer.Option(False, "--table", help="One line in words for each; else NDJSON."),
     from_beginning: bool = typer.Option(False, "--from-beginning", help="From the oldest record; else new ones only."),
     follow: bool = typer.Option(True, "--follow/--no-follow", help="--no-follow: stop where the topic ends now."),
     limit: int = typer.Option(0, min=0, metavar="N", help="Stop after N records; 0: never."),
     seconds: float = typer.Option(0, min=0, metavar="S", help="Stop after S seconds; 0: never."),
 ) -> None:
-    """Show scores as they come, or the records of any other topic of ours, as NDJSON or in words.
+    """Show scores as they come, or the records of any other topic, as NDJSON or in words.
 
+    Topics of ours are read by their contracts, any other by the schema that the registry has of each record.
     It commits nothing and joins no group: run it whenever you like. A record that cannot be decoded is shown
     with `error` and its bytes.
 
@@ -100,11 +99,10 @@ def tail(
         headrace tail alerts.fraud --from-beginning --no-follow
     """
     settings = load_settings(context)
-    from streams.contracts import topic_contract
-    from streams.tail import Reader, line
+    from streams.tail import Reader, contracts_of, line
     from streams.tail import tail as follow_topics
 
-    contracts = {found.name: found for found in (topic_contract(settings, topic) for topic in topics)}
+    contracts = {found.name: found for found in contracts_of(settings, topics)}
     with open_registry(settings) as registry:
         reader = Reader(list(contracts.values()), registry)
         for message in follow_topics(

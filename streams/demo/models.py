@@ -69,7 +69,7 @@ def text_encoder(cache: Path) -> Encoder:
     try:
         source = fetch("text-encoder")
     except DataUnavailable as error:
-        say("missing", reason=str(error))
+        say("missing", reason=str(error), instead="hashed words stand for the texts")
         return HashingEncoder()
     return TextEncoder(export_encoder(source, cache), threads=2)
 

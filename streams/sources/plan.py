@@ -41,7 +41,7 @@ class Visits:
 
     def take(self, chosen: NDArray[np.intp] | NDArray[np.bool_]) -> "Visits":
         columns = (self.start, self.end, self.user, self.anchor, self.steps, self.views, self.buys)
-        return Visits(*(column[chosen] for column in columns))  # type: ignore[arg-type]
+        return Visits(*(column[chosen] for column in columns))  # type: ignore[arg-type]  # in the fields' order
 
 
 @dataclass(frozen=True, slots=True)

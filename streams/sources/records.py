@@ -23,12 +23,7 @@ def click(
     ad: str | None = None,
 ) -> Record:
     return {
-        "event_id": event_id,
-        "event_time": time,
-        "user_id": user,
-        "session_id": session,
-        "device": device,
-        "attributes": {},
+        **_event(event_id, time, user, session, device, {}),
         "action": action,
         "item_id": item,
         "query": query,
@@ -51,12 +46,7 @@ def impression(
     slate: list[Record],
 ) -> Record:
     return {
-        "event_id": event_id,
-        "event_time": time,
-        "user_id": user,
-        "session_id": session,
-        "device": device,
-        "attributes": {},
+        **_event(event_id, time, user, session, device, {}),
         "request_id": "r" + event_id,
         "placement": placement,
         "context_item_id": item,
@@ -78,13 +68,9 @@ def order(
 ) -> Record:
     """`amount` in minor units."""
     card = checkout.card
+    attributes = {"express": checkout.express, "refunds_90d": float(checkout.refunds)}
     return {
-        "event_id": event_id,
-        "event_time": time,
-        "user_id": user,
-        "session_id": session,
-        "device": checkout.device.kind,
-        "attributes": {"express": checkout.express, "refunds_90d": float(checkout.refunds)},
+        **_event(event_id, time, user, session, checkout.device.kind, attributes),
         "order_id": order_id,
         "items": lines,
         "amount": to_decimal(amount),
@@ -101,6 +87,18 @@ def order(
         "ip": checkout.ip,
         "device_id": checkout.device.token,
         "country": country,
+    }
+
+
+def _event(event_id: str, time: int, user: str, session: str | None, device: str | None, attributes: Record) -> Record:
+    """What the contracts of all events begin with."""
+    return {
+        "event_id": event_id,
+        "event_time": time,
+        "user_id": user,
+        "session_id": session,
+        "device": device,
+        "attributes": attributes,
     }
 
 

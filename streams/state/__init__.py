@@ -233,6 +233,10 @@ class UserState:
                 self._memory.write(partition, snapshot.records(partition), -1)
         self._slots.saved(snapshot.number)
 
+    def abandoned(self, snapshot: Snapshot) -> None:
+        """The snapshot will not be stored: its rows are changed again, for the next one."""
+        self._slots.abandoned(snapshot.number)
+
     def load(self, key: bytes, packed: bytes) -> None:
         """Puts a row into memory that the store, or its log, holds. StateError if it cannot be read."""
         self._batch += 1

@@ -186,5 +186,13 @@ class Slots:
                 held.flight = _SAVED
         self._filter_held(lambda held: held.dirty or held.flight != _SAVED)
 
+    def abandoned(self, flight: int) -> None:
+        """This snapshot will never reach the store: its rows are as unsaved as before it."""
+        rows = self.flight == flight
+        self.dirty[rows], self.flight[rows] = True, _SAVED
+        for held in self.held.values():
+            if held.flight == flight:
+                held.dirty, held.flight = True, _SAVED
+
     def _filter_held(self, keep: Callable[[Held], bool]) -> None:
         self.held = {user: held for user, held in self.held.items() if keep(held)}
