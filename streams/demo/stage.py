@@ -27,6 +27,7 @@ from schemas.wire import Encoder
 from streams.config import Settings
 from streams.demo.models import ModelPlan, command, load_vectors
 from streams.local import LocalBroker, LocalRegistry
+from streams.pointers import Pointer
 from streams.ports import free_port
 from streams.sources.publisher import Publisher
 from streams.sources.simulate import publish_catalog
@@ -112,12 +113,9 @@ def furnish(settings: Settings, world: World, vectors: Path, versions: dict[str,
     return publisher
 
 
-def pointer(task: str, version: str, epoch: int = 1) -> dict[str, Any]:
+def pointer(task: str, version: str, epoch: int = 1) -> dict[str, object]:
     """The ModelRelease record that makes a version live."""
-    return {
-        "task": task, "version": version, "previous": None, "epoch": epoch, "kind": "pointer", "state": "live",
-        "manifest": "", "gate": "", "announced_at": time.time_ns() // 1_000_000,
-    }  # fmt: skip
+    return Pointer(task, version, None, epoch, False, time.time_ns() // 1_000_000).record()
 
 
 @contextmanager
