@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import open_engine
-from engines.base import Array, Arrays, Engine, Inference
+from engines.base import Array, Engine, Given, Inference
 from engines.releases import Release
 from engines.signatures import NOT_A_CANDIDATE
 from engines.tables import ItemTower, Tower, Vectors, VectorTable
@@ -52,7 +52,7 @@ class Loaded:
         self._table.refresh(text, scalars, kinds)
         self._share(bias)
 
-    def infer(self, inputs: Arrays) -> Inference:
+    def infer(self, inputs: Given) -> Inference:
         """Runs a batch of at most `max_batch` rows; the catalogue is added where the graph reads it."""
         return self.engine.infer({**inputs, **self._shared})
 

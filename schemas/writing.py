@@ -1,7 +1,7 @@
 """Compiles a schema into one function from a record of physical values to bytes.
 Defaults fill what a record leaves out; an unknown field or a wrong type is an error."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import index
 from struct import Struct, pack
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from schemas import resolution, varint
 from schemas.catalog import Schema, normalised
 from schemas.codegen import MAX_DEPTH, Source
+from schemas.columns import Zipped
 from schemas.errors import SchemaError
 from schemas.resolution import DECIMAL_BYTES, definition, kind
 
@@ -46,6 +47,17 @@ def compile_writer(schema: Schema, header: bytes = b"") -> Writer:
     return source.compiled("Avro writer", _GIVEN)
 
 
+def compile_column(schema: Schema, named: Mapping[str, Any]) -> Callable[[Iterable[Any]], list[bytes]]:
+    """A function from values to the bytes of each, as `compile_writer` writes and raises. `named`: see `normalised`."""
+    source = Source("write(values)")
+    source.line("out = []; append = out.append")
+    with source.block("for r in values:"):
+        parts = _Compiler(source, named).value(schema, "r", "")
+        source.line(f"append({_whole(parts)})")
+    source.line("return out")
+    return source.compiled("Avro column writer", _GIVEN)
+
+
 def _completed(record: Mapping[str, Any], defaults: Mapping[str, Any], size: int) -> Mapping[str, Any]:
     """The record with the defaults of what it leaves out, where that makes a record of `size` fields."""
     whole = {**defaults, **record}
@@ -72,11 +84,18 @@ class _Told(dict[str, bytes]):
         return told
 
 
+_told = _Told()
+tell = _told.__getitem__
+"""A string's length and bytes."""
+
 _GIVEN = {
+    "zipped": Zipped,
     "ended": varint.ENDED,
     "length": varint.LENGTH,
     "long_bytes": varint.long_bytes,
-    "int_bytes": varint.int_bytes,
+    "continued": varint.CONTINUED,
+    "long_rest": varint.LONG_REST,
+    "int_rest": varint.INT_REST,
     "float_bytes": Struct("<f").pack,
     "double_bytes": Struct("<d").pack,
     "pack": pack,
@@ -84,8 +103,8 @@ _GIVEN = {
     "booleans": {False: b"\0", True: b"\1"},
     "completed": _completed,
     "as_bytes": _as_bytes,
-    "told": (told := _Told()),
-    "tell": told.__getitem__,
+    "told": _told,
+    "tell": tell,
 }
 
 
@@ -130,7 +149,8 @@ class _Compiler:
         name = self._assigned(held, path)
         self._source.line(f"if type({name}) is not int: {name} = index({name})", path)
         self._source.line(f"z = {name} << 1 ^ {name} >> 63", path)
-        return [self._assigned(f"ended[z] if z < {varint.CHUNK} else {what}_bytes(z)", path)]
+        longer = f"continued[z & {varint.CHUNK - 1}] + {what}_rest[z >> 14]"
+        return [self._assigned(f"ended[z] if z < {varint.CHUNK} else {longer}", path)]
 
     def _float(self, schema: Schema, held: str, path: str) -> list[str]:
         return [self._assigned(f"float_bytes({held})", path)]
@@ -179,13 +199,30 @@ class _Compiler:
                 source.line(f"{result} = {joined}", f"{path}[]")
                 return [result]
             parts = self._assigned(f"[{self._length(items)}]", path)
+            self._arrays += 1
+            of = definition(schema["items"], self._named)
+            if isinstance(of, dict) and of["type"] == "record" and of["fields"] and self._arrays == 1:
+                items = self._zipped(of, items, parts, path)
             with source.block(f"for {(item := source.variable())} in {items}:", path):
-                self._arrays += 1
-                inner = self.value(schema["items"], item, f"{path}[]")
-                self._arrays -= 1
+                inner = self.value(of, item, f"{path}[]")
                 source.line(f"{parts} += ({', '.join(inner)},)", path)
+            self._arrays -= 1
             source.line(f"{parts}.append(b'\\0'); {result} = b''.join({parts})", path)
         return [result]
+
+    def _zipped(self, schema: Mapping[str, Any], items: str, parts: str, path: str) -> str:
+        """Emit what encodes `Zipped` items into the list `parts`; the expression for what is left to be encoded."""
+        source, fields = self._source, schema["fields"]
+        whole = self._assigned(f"type({items}) is zipped and len({items}.columns) == {len(fields)}", path)
+        with source.block(f"if {whole}:", path):
+            names = [source.variable() for _ in fields]
+            lists = ", ".join(f"{items}.columns[{field['name']!r}]" for field in fields)
+            with source.block(f"for {', '.join(names)}, in zip({lists}, strict=True):", path):
+                inner: list[str] = []
+                for name, field in zip(names, fields, strict=True):
+                    inner += self.value(field["type"], name, f"{path}[].{field['name']}")
+                source.line(f"{parts} += ({', '.join(inner)},)" if inner else "pass", path)
+        return f"() if {whole} else {items}"
 
     def _map(self, schema: Mapping[str, Any], held: str, path: str) -> list[str]:
         pairs, source = self._assigned(held, path), self._source
@@ -241,6 +278,11 @@ class _Compiler:
         whole_floats = "float" in tests and "int" not in tests
         accepted = {python: "(float, int)" if python == "float" and whole_floats else python for python in tests}
         return [(branch, f"type({name}) in {_tuple(accepted[python])}") for python, branch in tests.items()]
+
+
+def _whole(parts: list[str]) -> str:
+    """An expression of the parts as one."""
+    return " + ".join(parts) if 0 < len(parts) < 4 else f"b''.join([{', '.join(parts)}])"
 
 
 def _tuple(types: str) -> str:

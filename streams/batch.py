@@ -44,7 +44,8 @@ class EventBatch:
     """N events and their M history entries. Money is int64 of 1/10,000 of the currency unit ("minor units").
 
     Bounds that the maker keeps: 0 < time < LIMIT; 0 <= offset < LIMIT; every event has 1 to 16 entries;
-    increments[:, :3] fit a byte, increments[:, 4] fits int32; an order's token hashes are distinct.
+    increments[:, :3] fit a byte, increments[:, 4] fits int32; quantities are 0 or more; an order's token hashes are
+    distinct.
     """
 
     users: list[str]  # N
@@ -63,3 +64,9 @@ class EventBatch:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def first_entry(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where the entries of these events begin."""
+        if len(self.entry_event) == len(self.users):  # one entry an event
+            return index
+        return self.entry_event.searchsorted(index)

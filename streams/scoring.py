@@ -3,24 +3,43 @@ It crosses no network; whoever calls it sends what it returns, in its two waves,
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.base import Gather
 from engines.slot import Loaded, Slot
 from schemas.errors import BadRecord
+from streams.batch import EventBatch
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names
 from streams.deadletters import CARRIED_BYTES, RawRecord
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES, Record, check, event_batch
-from streams.features import fill_sequence
+from streams.features import SEQUENCE, Rows, fill_sequence, known_rows, look_up_mean, with_sequences
 from streams.outputs import Outputs
-from streams.partitioning import partitions_for
-from streams.state import UserState
+from streams.partitioning import Partitions
+from streams.state import History, UserState
 from streams.tasks.base import Context, Serving, Task
 from streams.work import REPLAYED, Job, Order, Outgoing, Said, Work
+
+Part = tuple[int, Sequence[RawRecord], Sequence[Record | BadRecord]]
+"""Topic index, and records of one topic-partition with what they were decoded to."""
+
+
+class Lookups:
+    """A release's vector table as a task's `inputs` use it in serving: the engine makes the look-ups, in its memory."""
+
+    def __init__(self, table: NDArray[np.float32]) -> None:
+        self._table = table
+
+    def look_up(self, rows: NDArray[np.int32]) -> Gather:
+        return Gather(self._table, known_rows(self._table, rows))
+
+    def look_up_mean(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
+        return look_up_mean(self._table, rows)
 
 
 class Scorer:
@@ -46,7 +65,8 @@ class Scorer:
     ) -> None:
         self.tasks, self.slots, self.codecs, self.names = tasks, slots, codecs, names
         self.state, self.catalog, self.entities = state, catalog, entities
-        self.partitions, self.max_message_bytes = partitions, max_message_bytes
+        self.max_message_bytes = max_message_bytes
+        self._partition = Partitions(partitions)
         self.deadlines_ms = deadlines_ms
         self.outputs = Outputs(codecs, names, partitions=partitions, carried_bytes=carried_bytes)
 
@@ -71,7 +91,7 @@ class Scorer:
 
     def prepare(
         self,
-        parts: Iterable[tuple[int, Sequence[RawRecord], Sequence[Record | BadRecord]]],
+        parts: Iterable[Part],
         now_ms: int,
         order: Order | None = None,
         said: Said | None = None,
@@ -82,66 +102,80 @@ class Scorer:
         `order` makes the processing order of what is left, see UserState.absorb.
         """
         first: list[Outgoing] = []
-        good: list[tuple[int, RawRecord, Record]] = []
-        for kind, records, decoded in parts:
-            for record, event in zip(records, decoded, strict=True):
-                if isinstance(event, BadRecord):
-                    first.append(self.outputs.dead(record, event, now_ms))
-                else:
-                    good.append((kind, record, event))
-        home = self._home(good)
-        if not all(home):
-            away = [item for item, right in zip(good, home, strict=True) if not right]
-            first += [self.outputs.misplaced(record, event, now_ms) for _, record, event in away]
-            good = [item for item, right in zip(good, home, strict=True) if right]
-        topic, raw, events = [list(column) for column in zip(*good, strict=True)] if good else [[], [], []]
-        batch = event_batch(
-            events,
-            topic,
-            [record.partition for record in raw],
-            [record.offset for record in raw],
-            self.catalog,
-        )
+        topic, raw, events = self._good(parts, first, now_ms)
+        batch = self._batch(topic, raw, events)
         absorbed = self.state.absorb(batch, order(events, topic, raw, said or {}) if order else None)
-        self.outputs.counts.duplicates += len(events) - int(absorbed.fresh.sum())
-        self.outputs.counts.out_of_order += int(absorbed.late.sum())
+        self.outputs.counts.duplicates += len(events) - int(np.count_nonzero(absorbed.fresh))
+        self.outputs.counts.out_of_order += int(np.count_nonzero(absorbed.late))
         work = Work(events, raw, batch, absorbed, [], first, now_ms)
-        for task in self.tasks:
-            index = np.flatnonzero(absorbed.fresh & (batch.topic == task.topic))
-            if len(index):
-                work.jobs.append(self._job(task, index, work, said or {}))
+        work.jobs += self._jobs(work, set(topic), said or {})
         return work
 
-    def absorb_only(self, parts: Iterable[tuple[int, Sequence[RawRecord], Sequence[Record | BadRecord]]]) -> None:
+    def absorb_only(self, parts: Iterable[Part]) -> None:
         """Fast-forward: what was scored before the committed offset only moves the state."""
-        good = [
-            (kind, record, event)
-            for kind, records, decoded in parts
-            for record, event in zip(records, decoded, strict=True)
-            if not isinstance(event, BadRecord)
+        topic, raw, events = self._good(parts, None, 0)
+        if events:
+            self.state.absorb(self._batch(topic, raw, events))
+
+    def _good(
+        self, parts: Iterable[Part], first: list[Outgoing] | None, now_ms: int
+    ) -> tuple[list[int], list[RawRecord], list[Record]]:
+        """Topic, raw record and event of what is neither bad nor misplaced; the rest goes to `first`, if given."""
+        topic: list[int] = []
+        raw: list[RawRecord] = []
+        events: list[Record] = []
+        for kind, records, decoded in parts:
+            for record, event in zip(records, decoded, strict=True):
+                if not isinstance(event, BadRecord):
+                    topic.append(kind)
+                    raw.append(record)
+                    events.append(event)
+                elif first is not None:
+                    first.append(self.outputs.dead(record, event, now_ms))
+        own = self._partition.of([event["user_id"] for event in events])
+        if own != [record.partition for record in raw]:
+            home = [record.partition == place for record, place in zip(raw, own, strict=True)]
+            if first is not None:
+                away = [number for number, right in enumerate(home) if not right]
+                first += [self.outputs.misplaced(raw[number], events[number], now_ms) for number in away]
+            topic, raw, events = list(compress(topic, home)), list(compress(raw, home)), list(compress(events, home))
+        return topic, raw, events
+
+    def _batch(self, topic: Sequence[int], raw: Sequence[RawRecord], events: Sequence[Record]) -> EventBatch:
+        partition, offset = [record.partition for record in raw], [record.offset for record in raw]
+        return event_batch(events, topic, partition, offset, self.catalog)
+
+    def _jobs(self, work: Work, topics: Collection[int], said: Said) -> list[Job]:
+        """A job for each task that has fresh events. What all tasks share is made for all of them at once, the
+        events of a task side by side: a job has slices of it."""
+        absorbed, topic = work.absorbed, work.batch.topic
+        found = [
+            (task, (absorbed.fresh & (topic == task.topic)).nonzero()[0]) for task in self.tasks if task.topic in topics
         ]
-        kept = [item for item, right in zip(good, self._home(good), strict=True) if right]
-        if kept:
-            topic, raw, events = zip(*kept, strict=True)
-            partition, offset = [record.partition for record in raw], [record.offset for record in raw]
-            self.state.absorb(event_batch(events, topic, partition, offset, self.catalog))
-
-    def _home(self, good: Sequence[tuple[int, RawRecord, Record]]) -> list[bool]:
-        """Whether each record lies on its user's partition."""
-        if not good:
+        found = [(task, index) for task, index in found if len(index)]
+        if not found:
             return []
-        own = partitions_for([event["user_id"].encode() for _, _, event in good], self.partitions).tolist()
-        return [record.partition == place for (_, record, _), place in zip(good, own, strict=True)]
+        order = found[0][1] if len(found) == 1 else np.concatenate([index for _, index in found])
+        history = self.state.gather(absorbed, order)
+        shared = np.empty(len(order), SEQUENCE)
+        fill_sequence(shared, history, work.batch, order)
+        jobs, start = [], 0
+        for task, index in found:
+            part = slice(start, start + len(index))
+            jobs.append(self._job(task, index, work, shared[part], History(history.entries[part]), said))
+            start = part.stop
+        return jobs
 
-    def _job(self, task: Task, index: NDArray[np.intp], work: Work, said: Said) -> Job:
-        events = [work.events[i] for i in index.tolist()]
-        absorbed, time_B = work.absorbed, work.batch.time[index]
-        history = self.state.gather(absorbed, index)
-        rows = np.zeros(len(index), task.features)
-        fill_sequence(rows, history, work.batch, index)
-        entities = self.entities.lookup(work.batch.tokens[index])
+    def _job(
+        self, task: Task, index: NDArray[np.intp], work: Work, sequences: Rows, history: History, said: Said
+    ) -> Job:
+        places = index.tolist()
+        events, raw = [work.events[at] for at in places], [work.raw[at] for at in places]
+        absorbed, batch = work.absorbed, work.batch
+        rows = with_sequences(sequences, task.features)
+        entities = self.entities.lookup(batch.tokens[index])
         context = Context(
-            time_B,
+            batch.time[index],
             history,
             absorbed.totals[index],
             absorbed.first_time[index],
@@ -150,8 +184,8 @@ class Scorer:
             self.catalog,
         )
         task.fill(rows, events, context)
-        late = self._late(task, [work.raw[i] for i in index.tolist()], work.started_ms)
-        old = [said.get((task.topic, work.raw[i].partition, work.raw[i].offset)) for i in index] if said else []
+        late = self._late(task, raw, work.started_ms)
+        old = [said.get((task.topic, record.partition, record.offset)) for record in raw] if said else []
         return Job(
             task,
             index,
@@ -182,26 +216,28 @@ class Scorer:
             job.release, job.engine = f"{job.task.name}/{live.release}", live.engine_name
             job.buckets = [(0, 0)] * len(job.events)
             serving = Serving(self.catalog, live.calibration, live.settings)
-            todo = np.array([result is None for result in job.results])
             started = time.perf_counter()
-            self._model(job, live, serving, np.flatnonzero(todo & ~job.fallback))
-            self._fallback(job, serving, np.flatnonzero(todo & job.fallback))
+            fallback = job.fallback.tolist()
+            todo = [number for number, result in enumerate(job.results) if result is None]
+            self._model(job, live, serving, [number for number in todo if not fallback[number]])
+            self._fallback(job, serving, [number for number in todo if fallback[number]])
             job.infer_us = round((time.perf_counter() - started) * 1e6)
 
-    def _model(self, job: Job, live: Loaded, serving: Serving, index: NDArray[np.intp]) -> None:
-        step = live.max_batch
+    def _model(self, job: Job, live: Loaded, serving: Serving, index: Sequence[int]) -> None:
+        table, step = Lookups(live.table), live.max_batch
         for start in range(0, len(index), step):
             chunk = index[start : start + step]
-            rows = job.rows[chunk]
-            events = [job.events[i] for i in chunk.tolist()]
-            inference = live.infer(job.task.inputs(rows, live.table))
+            whole = len(chunk) == len(job.events)
+            rows = job.rows if whole else job.rows[chunk]
+            events = job.events if whole else [job.events[number] for number in chunk]
+            inference = live.infer(job.task.inputs(rows, table))
             results = job.task.results(inference.outputs, events, rows, serving)
-            for number, (position, result) in enumerate(zip(chunk.tolist(), results, strict=True)):
+            for number, (position, result) in enumerate(zip(chunk, results, strict=True)):
                 job.results[position] = result
                 job.buckets[position] = (inference.bucket, number)
 
-    def _fallback(self, job: Job, serving: Serving, index: NDArray[np.intp]) -> None:
-        if len(index):
-            results = job.task.fallback([job.events[i] for i in index], serving)
-            for position, result in zip(index.tolist(), results, strict=True):
+    def _fallback(self, job: Job, serving: Serving, index: Sequence[int]) -> None:
+        if index:
+            results = job.task.fallback([job.events[number] for number in index], serving)
+            for position, result in zip(index, results, strict=True):
                 job.results[position] = result

@@ -25,7 +25,7 @@ class Sender:
     def __init__(self, settings: Settings, lease: Lease, score_topics: dict[str, str], urgent: Collection[str]) -> None:
         """`urgent`: topics of the second wave that are waited for."""
         self.fast = Producer(settings, lease=lease)
-        self.patient = Producer(settings, lease=lease, linger_ms=PATIENT_LINGER_MS)
+        self.patient = Producer(settings, lease=lease, linger_ms=PATIENT_LINGER_MS, offsets=False)
         self._task_of = {topic: task for task, topic in score_topics.items()}
         self._urgent = frozenset(urgent)
         self.ends: dict[str, dict[int, int]] = {task: {} for task in score_topics}

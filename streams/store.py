@@ -21,7 +21,7 @@ from rocksdict import (
 
 from schemas.errors import StateError
 
-_USER: Final = b"u"
+USER: Final = b"u"
 _POSITION: Final = b"p"
 
 
@@ -43,16 +43,16 @@ class UserStore:
     def get_many(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Packed rows by user id (UTF-8), None where there is none."""
         with self._mapped(partition):
-            return cast("list[bytes | None]", self._of(partition).get([_USER + key for key in keys]))
+            return cast("list[bytes | None]", self._of(partition).get([USER + key for key in keys]))
 
     def write(self, partition: int, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
         """Puts rows (None deletes one) and the changelog position that they reflect, all or nothing."""
         batch = WriteBatch(raw_mode=True)
         for key, packed in records:
             if packed is None:
-                batch.delete(_USER + key)
+                batch.delete(USER + key)
             else:
-                batch.put(_USER + key, packed)
+                batch.put(USER + key, packed)
         batch.put(_POSITION, position.to_bytes(8, "little", signed=True))
         with self._mapped(partition):
             self._of(partition).write(batch)

@@ -72,6 +72,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         (names.examples, many, False, _kept(365)),
         (names.releases, one, True, _compacted()),
         (names.state, many, True, _compacted() | STATE),
+        (names.label_state, many, True, _compacted() | STATE),
         (names.deadletters, many, False, _kept(30, 2 * inputs) | DEADLETTERS),
         (names.audit, one, True, {"retention.ms": "-1"}),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.base import Array, Engine
+from engines.base import Array, Engine, Gather
 from engines.samples import sample
 from schemas.errors import EngineError
 
@@ -106,6 +106,20 @@ def check_any_memory_layout_is_taken(make: Make) -> None:
     inputs = some(engine, 4)
     strided = {name: np.repeat(array, 2, axis=0)[::2] for name, array in inputs.items()}
     assert_equal(engine.infer(strided).outputs, engine.infer(inputs).outputs)
+
+
+def check_a_look_up_left_to_the_engine_is_as_good_as_its_array(make: Make) -> None:
+    engine, rng = make(), np.random.default_rng(4)
+    name, width = "history_vectors", some(engine, 1)["history_vectors"].shape[2]
+    table = rng.standard_normal((30, width)).astype(np.float32)
+    for count in (16, 9):  # of one bucket: what the first left must not be seen by the second
+        inputs = some(engine, count)
+        rows = rng.integers(0, len(table), inputs[name].shape[:2], np.int32)
+        expected = engine.infer({**inputs, name: table[rows]}).outputs
+        assert_equal(engine.infer({**inputs, name: Gather(table, rows)}).outputs, expected)
+    for wrong in (Gather(table, rows[:, 1:]), Gather(table.astype(np.float64), rows), Gather(table[:, 1:], rows)):
+        with pytest.raises(EngineError, match=name):
+            engine.infer({**inputs, name: wrong})
 
 
 def check_inputs_beyond_the_signature_are_ignored(make: Make) -> None:

@@ -21,6 +21,7 @@ PURE = (
     "streams.catalog",
     "streams.events",
     "streams.features",
+    "streams.labels",
     "streams.rows",
     "streams.state",
     "streams.tasks",

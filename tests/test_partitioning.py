@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.partitioning import FEW, LONG, murmur2, partition_for, partitions_for
+from streams.partitioning import FEW, LONG, Partitions, murmur2, partition_for, partitions_for
 
 # From Apache Kafka's UtilsTest.testMurmur2.
 JAVA = {
@@ -35,3 +35,11 @@ def test_many_keys_at_once_get_the_partitions_that_each_would_get(keys: list[byt
 def test_a_few_keys_and_a_very_long_one_are_no_exception() -> None:
     for keys in ([], [b"one"], [b"x" * (LONG + 1), *(b"%d" % i for i in range(FEW))]):
         assert partitions_for(keys, 5).tolist() == [partition_for(key, 5) for key in keys]
+
+
+@given(st.lists(st.lists(st.text(max_size=3), max_size=9), max_size=9), st.integers(1, 50))
+def test_what_is_remembered_of_users_is_what_their_ids_say(batches: list[list[str]], partitions: int) -> None:
+    remembered = Partitions(partitions, most=10)
+    for users in batches:
+        assert remembered.of(users) == [partition_for(user.encode(), partitions) for user in users]
+        assert len(remembered) <= 10

@@ -104,6 +104,20 @@ def test_a_refused_output_fails_its_list(settings: Settings) -> None:
     run(story())
 
 
+def test_a_producer_without_offsets_only_says_that_all_is_there_or_refused(settings: Settings) -> None:
+    topic = new_topic(settings, "narrow", config={"max.message.bytes": "200"})
+
+    async def story() -> None:
+        producer = Producer(settings, offsets=False)
+        assert await producer.send(topic, outputs(3)) == {}
+        assert sum(map(len, content(settings, topic).values())) == 3
+        with pytest.raises(ProduceFailed, match="too large"):
+            await producer.send(topic, [*outputs(3), (b"user", b"x" * 500, None, None), *outputs(3)])
+        await producer.close()
+
+    run(story())
+
+
 def test_an_output_that_cannot_even_be_sent_fails_its_list(settings: Settings) -> None:
     topic = new_topic(settings, "out")
     huge = b"x" * (2 * settings.max_message_bytes + 1)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from engines.base import Gather
 from streams import tasks
 from streams.batch import CLICKS, IMPRESSIONS, ORDERS
 from streams.catalog import Catalogue
 from streams.events import EVENT_TYPES, event_batch
-from streams.features import SEQUENCE_FIELDS, fill_sequence, unpack
+from streams.features import SEQUENCE, SEQUENCE_FIELDS, fill_sequence, unpack, with_sequences
+from streams.scoring import Lookups
 from streams.state import UserState
 from streams.tasks import make_task
 from streams.tasks.base import Context, Serving, Task
@@ -99,6 +101,35 @@ def test_a_row_newer_than_the_table_reads_as_unknown(task, events):
     rows = filled(task, events, catalogue(), history=range(5))
     table = np.zeros((2, WIDTH), np.float32)
     assert task.inputs(rows, table)["history_vectors"].shape == (3, 64, WIDTH)
+
+
+def test_look_ups_left_to_the_engine_are_those_of_the_table(task, events):
+    catalog = catalogue()
+    rows = filled(task, events, catalog, history=range(30))
+    table = np.random.default_rng(0).standard_normal((len(catalog) - 9, WIDTH)).astype(np.float32)
+    given = task.inputs(rows, Lookups(table))
+    for name, array in task.inputs(rows, table).items():
+        if isinstance(given[name], Gather):
+            assert (given[name].shape, given[name].dtype) == (array.shape, array.dtype)
+            made = np.full_like(array, np.nan)
+            given[name].into(made)
+        else:
+            made = given[name]
+        np.testing.assert_array_equal(made, array, err_msg=name)
+    assert isinstance(given["history_vectors"], Gather)
+
+
+def test_its_rows_begin_with_what_all_tasks_share(task, events):
+    names = [name for name, *_ in SEQUENCE_FIELDS]
+    whole = filled(task, events, catalogue(), history=range(5))
+    shared = np.zeros(len(events), SEQUENCE)
+    for name in names:
+        shared[name] = whole[name]
+    rows = with_sequences(shared, task.features)
+    for name in names:
+        np.testing.assert_array_equal(rows[name], whole[name])
+    for name in set(task.features.names or ()) - set(names):
+        assert not rows[name].any()
 
 
 def test_results_and_fallbacks_complete_the_score_and_can_be_said_again(task, events):

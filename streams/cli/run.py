@@ -1,4 +1,4 @@
-"""`headrace worker` and `headrace demo`: the commands that go on until they are stopped.
+"""`headrace worker`, `headrace learner` and `headrace demo`: the commands that go on until they are stopped.
 Ctrl-C and SIGTERM end both in order: what is in flight is finished and committed first."""
 
 import typer
@@ -8,6 +8,7 @@ from streams.cli.frame import load_settings
 
 def register(app: typer.Typer) -> None:
     app.command()(worker)
+    app.command()(learner)
     app.command()(demo)
 
 
@@ -34,6 +35,31 @@ def worker(
         make_task(name)
     require_broker(settings)
     run(settings)
+
+
+def learner(context: typer.Context) -> None:
+    """Join labels to what was served, until stopped: Ctrl-C or SIGTERM end it between two steps.
+
+    Clicks and orders that answer an ad or a recommendation become labels on `events.labels`; labels meet their
+    `served` record in event time and become `training.examples`, exactly once. What nobody can use goes to
+    `deadletters`. There is one learner a shop: a second one shuts the first one out. It keeps its place itself, on
+    `state.labels`; nothing is lost or repeated when it is killed.
+
+    Example:
+
+        headrace learner
+    """
+    settings = load_settings(context, service=True)
+    import signal
+
+    from streams.clients import require_broker
+    from streams.joining.service import LabelService
+
+    require_broker(settings)
+    service = LabelService(settings)
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: service.stop())
+    service.run()
 
 
 def demo(

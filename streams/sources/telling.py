@@ -183,7 +183,7 @@ class Telling:
         shopper.impressions.append(time)
         names = tuple(ads.ids[ad] for ad in slate)
         outcomes = tuple(map(int, clicked))
-        self._keep(Truth(event_id, "ctr", "r" + event_id, time, tuple(chances), outcomes, names[:shown]))
+        self._keep(Truth(event_id, "ctr", event_id, time, tuple(chances), outcomes, names[:shown]))
         name = self._names[item] if item >= 0 else None
         query = self._queries[item] if page == RESULTS else None
         lines = [

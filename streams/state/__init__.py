@@ -5,42 +5,30 @@ State is a function of the set of absorbed events, not of how topics interleave 
     slots, snapshot             who is in which row; a copy to write while state moves on
     runs                        processing order, sums within a user's events
     dedupe, tokens, history     what is kept of a user, each with its own rule of what leaves first
+    few                         the short way for a few plain events
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import StateError
 from streams.batch import LIMIT, ORDERS, EventBatch
+from streams.state.absorbed import Absorbed
 from streams.state.columns import COUNTED, FIRST, REACHED, SEEN, TOTALS, Columns, Shape
 from streams.state.dedupe import Dedupe
-from streams.state.history import NOTHING, Histories, History, Lines
+from streams.state.few import FEW, Few
+from streams.state.history import Histories, History, Lines
 from streams.state.memory import MemoryStore
 from streams.state.packing import packed_partition
-from streams.state.runs import Flags, Ints, Runs, merge_order
+from streams.state.runs import Ints, Runs, merge_order
 from streams.state.slots import RowStore, Slots
 from streams.state.snapshot import Snapshot
-from streams.state.tokens import PER_ORDER, Tokens
+from streams.state.tokens import Tokens
 
 # Keeps apart one event_id on two topics: further down an id is compared and ordered without its topic.
 TOPIC_SALT = np.array([0, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-
-
-@dataclass(slots=True)
-class Absorbed:
-    """What absorbing N events found, in the batch's order. All but `cut` is empty where `fresh` is False."""
-
-    fresh: Flags  # (N,) absorbed: its event_id was new to its user and topic
-    late: Flags  # (N,) older than an event of the user that was absorbed before
-    cut: Ints  # (N, 3) the user's newest processed offset per topic, this event's included; -1 if none
-    totals: Ints  # (N, 5) batch.INCREMENTS summed over the user's earlier events, as far as the history tells
-    first_time: Ints  # (N,) event_time of the user's first event, 0 if this is the first
-    known: Flags  # (N, 5) an order's card, device, address, email, ip: the user had used it earlier
-    window: Ints  # (N,) where the history is that the event sees
-    batch: int  # which absorb this was
 
 
 class UserState:
@@ -69,6 +57,7 @@ class UserState:
         self._dedupe = Dedupe(self._columns, dedupe_per_user)
         self._histories = Histories(self._columns)
         self._tokens = Tokens(self._columns)
+        self._few = Few(self._columns, self._dedupe, self._histories, self._tokens)
         self._batch = self._snapshot = 0
 
     def __len__(self) -> int:
@@ -100,22 +89,25 @@ class UserState:
         self._batch += 1
         count = len(batch)
         if not count:
-            return _nothing(0, self._batch)
+            return Absorbed.nothing(0, self._batch)
         if int(batch.time.min()) <= 0 or int(batch.time.max()) >= LIMIT:
             raise StateError("an event_time out of bounds", expected=f"ms between 0 and {LIMIT}")
         self._slots.tick()
         slot = self._slots.find(batch.users, batch.partition)
         topic = batch.topic.astype(np.int64)
+        ids = batch.event_hash ^ TOPIC_SALT[topic]
         event, runs = self._order(batch, slot, topic, order)
-        if not runs.single:
+        if runs.single:
+            if count <= FEW and (absorbed := self._few.absorb(batch, ids, slot, topic, self._batch)):
+                return absorbed
+        else:
             slot, topic = slot[event], topic[event]
         cut, second = self._advance(batch, event, slot, topic, runs)
-        ids = batch.event_hash ^ TOPIC_SALT[batch.topic]
         fresh = self._dedupe.fresh(slot, topic, ids[event], second, runs.single)
         if not fresh.all():
             event, slot, topic, second = event[fresh], slot[fresh], topic[fresh], second[fresh]
             runs = Runs(None) if runs.single else Runs(slot)
-        absorbed = _nothing(count, self._batch)
+        absorbed = Absorbed.nothing(count, self._batch)
         absorbed.cut = cut
         absorbed.fresh[event] = True
         if len(event):
@@ -250,19 +242,6 @@ class UserState:
         self._slots.drop(set(partitions))
         for partition in partitions:
             self._memory.drop(partition)
-
-
-def _nothing(count: int, batch: int) -> Absorbed:
-    return Absorbed(
-        np.zeros(count, np.bool_),
-        np.zeros(count, np.bool_),
-        np.full((count, 3), -1, np.int64),
-        np.zeros((count, 5), np.int64),
-        np.zeros(count, np.int64),
-        np.zeros((count, PER_ORDER), np.bool_),
-        np.full(count, NOTHING, np.int64),
-        batch,
-    )
 
 
 def _earliest(held: Ints, time: Ints, runs: Runs) -> Ints:

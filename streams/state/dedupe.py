@@ -30,21 +30,26 @@ class Dedupe:
 
     def fresh(self, slot: Ints, topic: Ints, ids: IDS, second: Ints, single: bool) -> Flags:
         """Per event, whether its id is new. `single`: no user occurs twice. Nothing is remembered yet."""
-        suspect = (self._columns.ids.take(slot, axis=0) == ids[:, None]).any(axis=1)
+        stream = slot * 3 + topic
+        suspect = self.suspect(slot, stream, ids)
         if not single:
             ordered = np.sort(ids)
             twice = ordered[1:][ordered[1:] == ordered[:-1]]
             if len(twice):
                 suspect |= np.isin(ids, twice)
-        stream = slot * 3 + topic
-        if self._overflow.used:
-            suspect |= self._overflow.holds(stream, ids)
         fresh = np.ones(len(slot), np.bool_)
         if suspect.any():
             for key in np.unique(stream[suspect]).tolist():
                 members = np.flatnonzero(stream == key)
                 fresh[members] = self._walk(key, ids[members].tolist(), second[members].tolist())
         return fresh
+
+    def suspect(self, slot: Ints, stream: Ints, ids: IDS) -> Flags:
+        """Per event, whether its user has sent this id, on any topic and however long ago."""
+        suspect: Flags = (self._columns.ids.take(slot, axis=0) == ids[:, None]).any(axis=1)
+        if self._overflow.used:
+            suspect |= self._overflow.holds(stream, ids)
+        return suspect
 
     def _walk(self, key: int, ids: list[int], second: list[int]) -> list[bool]:
         """One user's events of one topic, one after the other: exact where any of them may be a repeat."""

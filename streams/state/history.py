@@ -138,7 +138,7 @@ class Histories:
         in_order = (time > newest_time) | ((time == newest_time) & (ids > newest_id))
         total = runs.total(count)
         simple = runs.every(in_order) & (total <= ring - length)
-        if self._make_room(runs.heads(slot)[simple], total[simple]):
+        if self.make_room(runs.heads(slot)[simple], total[simple]):
             start = slot * ring + columns.end[slot]
         target = start + runs.earlier_sum(count)
         appended = Appended(target - length, ~in_order, {})
@@ -153,7 +153,7 @@ class Histories:
             self._one_by_one(sequence, runs, (~simple).nonzero()[0], appended)
         return appended
 
-    def _make_room(self, slot: Ints, total: Ints) -> bool:
+    def make_room(self, slot: Ints, total: Ints) -> bool:
         """Moves histories to the front of their ring where `total` new lines would not fit behind."""
         columns, length = self._columns, self._length
         full = slot[columns.end[slot] + total > columns.ring]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streams.state.columns import Columns
-from streams.state.packing import pack
+from streams.state.packing import pack_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Snapshot:
 
     def records(self, partition: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         """(user id in UTF-8, packed row) of one partition, or of all."""
-        rows = self.columns.partition.tolist()
-        for row, (user, owner) in enumerate(zip(self.users, rows, strict=True)):
-            if partition is None or owner == partition:
-                yield user.encode(), pack(self.columns, row)
+        owners = self.columns.partition.tolist()
+        rows = [row for row, owner in enumerate(owners) if partition is None or owner == partition]
+        for row, packed in zip(rows, pack_all(self.columns, rows), strict=True):
+            yield self.users[row].encode(), packed
         for owner, user, packed in self.packed:
             if partition is None or owner == partition:
                 yield user.encode(), packed

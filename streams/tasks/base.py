@@ -45,10 +45,25 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LabelRule:
-    """Which later event is this task's label: its name, and the window in seconds after which there is none."""
+    """Which later event is this task's label: its name, and the window in seconds after which there is none.
+
+    See streams.labels.rules.Rule for what each part does.
+    """
 
     name: str
     window_s: int
+    grace_s: int = 86_400
+    """For how long after the window a label still revises what was concluded from silence."""
+    at_once: bool = False
+    """Whether a label teaches as it comes, or only together with the negatives, when its window closes."""
+    negatives: float = 1.0
+    """Share of the negatives that are kept, weighted by its inverse."""
+    also: tuple[tuple[str, int], ...] = ()
+    """Other outcomes that count, with their windows in seconds; their absence says nothing."""
+    sources: tuple[str, ...] = ("derived",)
+    """Sources of labels that must be alive for silence to be an answer."""
+    unanswered: tuple[str, ...] = ()
+    """Decisions after which silence is never an answer."""
 
 
 class Task(ABC):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.columns import Zipped
 from streams.batch import IMPRESSIONS
 from streams.events import MAX_SLATE, Record, money
 from streams.features import MINOR_UNITS, SEQUENCE_FIELDS, Inputs, Rows, Table, look_up, sequence_inputs
@@ -30,22 +31,23 @@ class ClickThrough(Task):
             ("ads", "u1"),
         ]
     )
-    labels = LabelRule("click", 30 * 60)
+    labels = LabelRule("click", 30 * 60, grace_s=30 * 60, negatives=0.2, also=(("conversion", 7 * 86_400),))
     loss = "binary_cross_entropy"
     metric = "normalised_entropy"
 
     def target(self, event: Record) -> str:
-        return str(event["request_id"])
+        """The impression's own id: a click names it as its impression_id."""
+        return str(event["event_id"])
 
     def fill(self, rows: Rows, events: Sequence[Record], context: Context) -> None:
-        catalog = context.catalog
-        for row, event in zip(rows, events, strict=True):
-            slate = event["slate"]
-            row["context_item"] = catalog.items.get(event["context_item_id"], 0)
-            row["ads"] = len(slate)
-            row["ad"][: len(slate)] = [catalog.ads.get(ad["ad_id"], 0) for ad in slate]
-            row["position"][: len(slate)] = [ad["position"] for ad in slate]
-            row["bid"][: len(slate)] = [money(ad["bid"]) / MINOR_UNITS if ad["bid"] else 0.0 for ad in slate]
+        items, ads = context.catalog.items.get, context.catalog.ads.get
+        rows["context_item"] = [items(event["context_item_id"], 0) for event in events]
+        rows["ads"] = [len(event["slate"]) for event in events]
+        real_BA = np.arange(MAX_SLATE) < rows["ads"][:, None]
+        shown = [ad for event in events for ad in event["slate"]]
+        rows["ad"][real_BA] = [ads(ad["ad_id"], 0) for ad in shown]
+        rows["position"][real_BA] = [ad["position"] for ad in shown]
+        rows["bid"][real_BA] = [money(ad["bid"]) / MINOR_UNITS if ad["bid"] else 0.0 for ad in shown]
 
     def inputs(self, rows: Rows, table: Table) -> Inputs:
         scalars = np.empty((*rows["ad"].shape, 3), np.float32)
@@ -74,9 +76,7 @@ class ClickThrough(Task):
 
 
 def _result(event: Record, probabilities: Sequence[float]) -> Result:
-    ads = [
-        {"ad_id": ad["ad_id"], "position": ad["position"], "probability": chance}
-        for ad, chance in zip(event["slate"], probabilities, strict=False)
-    ]
-    fields = {"request_id": event["request_id"], "placement": event["placement"], "ads": ads}
-    return Result(fields, [ad["ad_id"] for ad in ads], [ad["probability"] for ad in ads])
+    slate = event["slate"][: len(probabilities)]
+    ids, chances = [ad["ad_id"] for ad in slate], list(probabilities[: len(slate)])
+    ads = Zipped(ad_id=ids, position=[ad["position"] for ad in slate], probability=chances)
+    return Result({"request_id": event["request_id"], "placement": event["placement"], "ads": ads}, ids, chances)

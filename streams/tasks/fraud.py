@@ -20,6 +20,7 @@ BASKET_LINES = 16
 ATTRIBUTE_COLUMNS = 8
 PAYMENT_METHODS = ("card", "paypal", "bank_transfer", "invoice", "wallet", "voucher")
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
+NEVER = np.iinfo(np.int64).max
 
 FIELDS: tuple[str, ...] = (
     *("amount", "lines", "quantity", "top_line_share", "usual_amount", "amount_over_usual"),
@@ -46,7 +47,9 @@ class Fraud(Task):
     topic = ORDERS
     schema = "fraud_score"
     features = np.dtype([*SEQUENCE_FIELDS, ("basket", "<i4", (BASKET_LINES,)), ("fields", "<f4", (len(FIELDS),))])
-    labels = LabelRule("fraud", 45 * 86_400)
+    labels = LabelRule(
+        "fraud", 28 * 86_400, grace_s=60 * 86_400, at_once=True, sources=("chargeback",), unanswered=("block",)
+    )
     loss = "binary_cross_entropy"
     metric = "pr_auc"
     raises_alerts = True
@@ -57,10 +60,13 @@ class Fraud(Task):
 
     def fill(self, rows: Rows, events: Sequence[Record], context: Context) -> None:
         fields: NDArray[np.float32] = rows["fields"]
+        basket: NDArray[np.int32] = rows["basket"]
+        row_of = context.catalog.items.get
         for number, event in enumerate(events):
-            items = [context.catalog.items.get(line["item_id"], 0) for line in event["items"][:BASKET_LINES]]
-            rows["basket"][number, : len(items)] = items
-            _order_fields(fields[number], event)
+            items = [row_of(line["item_id"], 0) for line in event["items"][:BASKET_LINES]]
+            basket[number, : len(items)] = items
+            _attribute_fields(fields[number], event)
+        _order_fields(fields, events)
         _habit_fields(fields, context)
         _entity_fields(fields, context)
 
@@ -121,28 +127,48 @@ def _decide(probability: float, review: float, block: float) -> str:
     return "review" if probability >= review else "approve"
 
 
-def _order_fields(out: NDArray[np.float32], event: Record) -> None:
-    lines = [money(line["unit_price"]) * line["quantity"] for line in event["items"]]
-    payment, total = event["payment"], sum(lines)
-    out[COLUMN["amount"]] = np.log1p(money(event["amount"]) / MINOR_UNITS)
-    out[COLUMN["lines"]] = np.log1p(len(lines))
-    out[COLUMN["quantity"]] = np.log1p(sum(line["quantity"] for line in event["items"]))
-    out[COLUMN["top_line_share"]] = max(lines) / total if total else 0.0
-    out[COLUMN["foreign_card"]] = bool(payment["issuer_country"]) and payment["issuer_country"] != event["country"]
-    out[COLUMN["ships_elsewhere"]] = bool(event["shipping_address"]) and (
-        event["shipping_address"] != event["billing_address"]
-    )
-    out[COLUMN["guest"]] = event["user_id"].startswith("anon:")
-    if payment["method"] in PAYMENT_METHODS:
-        out[COLUMN[f"paid_by_{payment['method']}"]] = 1.0
-    _attribute_fields(out, event["attributes"])
-    given = [1.0 if token else 0.0 for token in order_entities(event)]
-    out[COLUMN["card_known"] : COLUMN["ip_known"] + 1] = given
+def _columns(first: str, last: str) -> slice:
+    return slice(COLUMN[first], COLUMN[last] + 1)
 
 
-def _attribute_fields(out: NDArray[np.float32], attributes: Mapping[str, Any]) -> None:
+# Array operations have a price each, however few orders a micro-batch has: neighbouring columns are made together.
+SIZES, ELSEWHERE = _columns("amount", "quantity"), _columns("foreign_card", "guest")
+HABITS, CLOCK = _columns("usual_amount", "hours_since_order"), _columns("hour_sin", "weekday_cos")
+KNOWN, SHARED = _columns("card_known", "ip_known"), _columns("card_users", "ip_frauds")
+ORDER_WINDOWS = slice(COLUMN["orders_1h"] - HABITS.start, COLUMN["orders_7d"] + 1 - HABITS.start)
+WINDOWS, TURNS = np.array([[HOUR], [DAY], [WEEK]]), np.array([[DAY], [7]])
+IS_CLICK = np.array([0 < kind <= KINDS["search"] for kind in range(256)])
+PAID_BY = {name: COLUMN[f"paid_by_{name}"] for name in PAYMENT_METHODS}
+
+
+def _order_fields(fields: NDArray[np.float32], events: Sequence[Record]) -> None:
+    """What the orders themselves say."""
+    sizes, shares, elsewhere, given = [], [], [], []
+    for number, event in enumerate(events):
+        quantities = [line["quantity"] for line in event["items"]]
+        lines = [money(line["unit_price"]) * n for line, n in zip(event["items"], quantities, strict=True)]
+        payment, ships_to, total = event["payment"], event["shipping_address"], sum(lines)
+        sizes.append((money(event["amount"]) / MINOR_UNITS, len(lines), sum(quantities)))
+        shares.append(max(lines) / total if total else 0.0)
+        elsewhere.append(
+            (
+                bool(payment["issuer_country"]) and payment["issuer_country"] != event["country"],
+                bool(ships_to) and ships_to != event["billing_address"],
+                event["user_id"].startswith("anon:"),
+            )
+        )
+        given.append([bool(token) for token in order_entities(event)])
+        if (column := PAID_BY.get(payment["method"])) is not None:
+            fields[number, column] = 1.0
+    fields[:, SIZES] = np.log1p(np.array(sizes, np.float64))
+    fields[:, COLUMN["top_line_share"]] = shares
+    fields[:, ELSEWHERE] = elsewhere
+    fields[:, KNOWN] = given
+
+
+def _attribute_fields(out: NDArray[np.float32], event: Record) -> None:
     """Numbers keep their sign and are scaled as log1p of their size; texts and what is not finite are left out."""
-    for name, value in attributes.items():
+    for name, value in event["attributes"].items():
         if isinstance(value, float | int) and math.isfinite(value):
             column = COLUMN["attribute_0"] + xxhash.xxh3_64_intdigest(name.encode()) % ATTRIBUTE_COLUMNS
             out[column] += math.copysign(math.log1p(abs(value)), value)
@@ -150,43 +176,35 @@ def _attribute_fields(out: NDArray[np.float32], attributes: Mapping[str, Any]) -
 
 def _habit_fields(fields: NDArray[np.float32], context: Context) -> None:
     """The user's own pace and size, in event time; every window ends just before the order."""
-    history, time = context.history, context.time
-    age = np.where(history.kind > 0, time[:, None] - history.time, np.iinfo(np.int64).max)
-    is_order = history.kind == KINDS["order"]
-    is_click = (history.kind > 0) & (history.kind <= KINDS["search"])
+    kind_BL, time_B = context.history.kind, context.time
+    age_BL = time_B[:, None] - context.history.time
+    order_age_BL = np.where(kind_BL == KINDS["order"], age_BL, NEVER)
+    since_order_B = order_age_BL.min(axis=1)
+    clicks_B, orders_B = context.totals[:, 0], context.totals[:, 1]
+    habits = np.zeros((len(fields), HABITS.stop - HABITS.start))  # columns as FIELDS has them, before log1p
 
-    def count(kind: NDArray[np.bool_], window: int) -> NDArray[np.float64]:
-        counted: NDArray[np.float64] = np.log1p((kind & (age <= window)).sum(axis=1))
-        return counted
+    def put(name: str, values: NDArray[Any]) -> None:
+        habits[:, COLUMN[name] - HABITS.start] = values
 
-    orders, clicks, spent = context.totals[:, 1], context.totals[:, 0], context.totals[:, 3] / MINOR_UNITS
-    usual = np.log1p(spent / np.maximum(orders, 1))
-    since_order = np.where(is_order, age, np.iinfo(np.int64).max).min(axis=1)
-    has_order = since_order < np.iinfo(np.int64).max
-    age_hours = np.where(context.first_time > 0, (time - context.first_time) / HOUR, 0.0)
-    fields[:, COLUMN["usual_amount"]] = usual
-    fields[:, COLUMN["amount_over_usual"]] = np.where(orders > 0, fields[:, COLUMN["amount"]] - usual, 0.0)
-    fields[:, COLUMN["orders"]] = np.log1p(orders)
-    fields[:, COLUMN["clicks"]] = np.log1p(clicks)
-    fields[:, COLUMN["account_hours"]] = np.log1p(np.maximum(age_hours, 0.0))
-    fields[:, COLUMN["is_first_event"]] = context.first_time == 0
-    fields[:, COLUMN["orders_1h"]] = count(is_order, HOUR)
-    fields[:, COLUMN["orders_24h"]] = count(is_order, DAY)
-    fields[:, COLUMN["orders_7d"]] = count(is_order, WEEK)
-    amount_24h = np.where(is_order & (age <= DAY), history.value, 0).sum(axis=1) / MINOR_UNITS
-    fields[:, COLUMN["amount_24h"]] = np.log1p(amount_24h)
-    fields[:, COLUMN["clicks_1h"]] = count(is_click, HOUR)
-    fields[:, COLUMN["hours_since_order"]] = np.where(has_order, np.log1p(since_order / HOUR), -1.0)
-    day = 2 * np.pi * (time % DAY) / DAY
-    week = 2 * np.pi * ((time // DAY) % 7) / 7
-    fields[:, COLUMN["hour_sin"]], fields[:, COLUMN["hour_cos"]] = np.sin(day), np.cos(day)
-    fields[:, COLUMN["weekday_sin"]], fields[:, COLUMN["weekday_cos"]] = np.sin(week), np.cos(week)
+    put("usual_amount", context.totals[:, 3] / MINOR_UNITS / np.maximum(orders_B, 1))
+    put("orders", orders_B)
+    put("clicks", clicks_B)
+    age_hours = (time_B - context.first_time) / HOUR * (context.first_time > 0)
+    put("account_hours", np.maximum(age_hours, 0.0, out=age_hours))
+    habits[:, ORDER_WINDOWS] = (order_age_BL[:, None] <= WINDOWS).sum(axis=2)
+    put("amount_24h", ((order_age_BL <= DAY) * context.history.value).sum(axis=1) / MINOR_UNITS)
+    put("clicks_1h", (IS_CLICK.take(kind_BL) & (age_BL <= HOUR)).sum(axis=1))
+    put("hours_since_order", since_order_B / HOUR)
+    np.log1p(habits, out=habits)
+    put("amount_over_usual", np.where(orders_B > 0, fields[:, COLUMN["amount"]] - habits[:, 0], 0.0))
+    put("is_first_event", context.first_time == 0)
+    habits[since_order_B == NEVER, -1] = -1.0
+    fields[:, HABITS] = habits
+    angle = 2 * np.pi * np.array((time_B % DAY, time_B // DAY % 7)) / TURNS  # of the day, of the week
+    clock = fields[:, CLOCK].T
+    clock[::2], clock[1::2] = np.sin(angle), np.cos(angle)
 
 
 def _entity_fields(fields: NDArray[np.float32], context: Context) -> None:
-    known = slice(COLUMN["card_known"], COLUMN["ip_known"] + 1)
-    fields[:, known] = np.where(fields[:, known] > 0, context.known, -1.0)
-    users = slice(COLUMN["card_users"], COLUMN["ip_users"] + 1)
-    frauds = slice(COLUMN["card_frauds"], COLUMN["ip_frauds"] + 1)
-    fields[:, users] = np.log1p(context.entities[:, :, 0])
-    fields[:, frauds] = np.log1p(context.entities[:, :, 1])
+    fields[:, KNOWN] = np.where(fields[:, KNOWN] > 0, context.known, -1.0)
+    fields[:, SHARED] = np.log1p(context.entities.transpose(0, 2, 1).reshape(len(fields), -1))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.columns import Zipped
 from streams.batch import CLICKS
 from streams.events import Record
 from streams.features import SEQUENCE_FIELDS, Inputs, Rows, Table, sequence_inputs
@@ -24,7 +25,7 @@ class Recommendation(Task):
     topic = CLICKS
     schema = "recommendation_score"
     features = np.dtype(SEQUENCE_FIELDS)
-    labels = LabelRule("click", 6 * 3600)
+    labels = LabelRule("click", 6 * 3600, grace_s=6 * 3600, negatives=0.0, also=(("purchase", 7 * 86_400),))
     loss = "softmax"
     metric = "ndcg@10"
 
@@ -61,5 +62,4 @@ class Recommendation(Task):
 
 
 def _result(candidates: list[str], scores: list[float]) -> Result:
-    items = [{"item_id": ident, "score": score} for ident, score in zip(candidates, scores, strict=True)]
-    return Result({"items": items}, candidates, scores)
+    return Result({"items": Zipped(item_id=candidates, score=scores)}, candidates, scores)

@@ -1,0 +1,167 @@
+"""The label join as a process: derives, joins and says what became of the labels, for all partitions, until stopped.
+There is one of it a shop: a second one shuts the first one out, which then ends and has lost nothing.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+from schemas.confluent import ConfluentRegistry
+from schemas.errors import HeadraceError
+from schemas.registry import Registry
+from schemas.wire import Decoder
+from streams.compacted import Compacted
+from streams.config import Settings
+from streams.joining.deriver import Deriver
+from streams.joining.joiner import Joiner
+from streams.labels import derive
+from streams.labels.join import Counts, added
+from streams.labels.store import LabelStore
+from streams.tasks import make_task
+from streams.transactions import Sent
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_S = 1.0
+REPORT_S = 10.0
+HEARTBEAT_S = 1.0
+READ_TIMEOUT_S = 60.0
+
+
+class Advertised(dict[str, str]):
+    """Item ids by ad id, from catalog.ads."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__()
+        self._decode = Decoder(registry, "catalog_ad")
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """A record of the topic. Raises BadRecord, RegistryUnavailable."""
+        if value is not None and (item := (ad := self._decode(value))["item_id"]):
+            self[ad["ad_id"]] = item
+
+
+class LabelService:
+    """Blocking; `stop` from any thread."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._clock = settings, clock
+        self._stopping = threading.Event()
+        self._heartbeat = (0, 0.0)  # the time that was said, and when
+        self.counts: dict[str, Counts] = {}
+        self.examples = self.derived = 0
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Until stopped. Raises Fenced where another one has taken over, SettingsError, SchemaError, StateError."""
+        settings = self._settings
+        folder = settings.data_dir / "labels" / settings.app_id
+        with closing(ConfluentRegistry(settings.registry())) as registry:
+            advertised = Advertised(registry)
+            ads = Compacted(settings, settings.topics.ads, advertised.apply)
+            derive_store, join_store = LabelStore(folder / "derive"), LabelStore(folder / "join")
+            try:
+                self._until_it_works("the catalogue", lambda: ads.wait_current(READ_TIMEOUT_S))
+                self._rounds(*self._parts(registry, advertised, derive_store, join_store))
+            finally:
+                ads.stop()
+                derive_store.close()
+                join_store.close()
+
+    def _parts(
+        self, registry: Registry, advertised: Advertised, derive_store: LabelStore, join_store: LabelStore
+    ) -> tuple[list[Deriver], list[Joiner]]:
+        settings = self._settings
+        tasks = [make_task(name) for name in settings.tasks]
+        partitions = range(settings.partitions)
+
+        def derivers() -> list[Deriver]:
+            return [Deriver(settings, registry, advertised, partition, derive_store) for partition in partitions]
+
+        def joiners() -> list[Joiner]:
+            return [Joiner(settings, registry, tasks, partition, join_store) for partition in partitions]
+
+        return self._until_it_works("the registry", derivers), self._until_it_works("the registry", joiners)
+
+    def _rounds(self, derivers: list[Deriver], joiners: list[Joiner]) -> None:
+        parts: list[Deriver | Joiner] = [*derivers, *joiners]
+        try:
+            for part in parts:
+                self._open(part)
+            log.info("labels are joined over %d partitions", self._settings.partitions)
+            reported = self._clock()
+            while not self._stopping.is_set():
+                self._round(derivers, joiners)
+                if self._clock() - reported >= REPORT_S:
+                    reported = self._clock()
+                    self._report(joiners)
+        finally:
+            for part in parts:
+                part.close()
+
+    def _round(self, derivers: list[Deriver], joiners: list[Joiner]) -> None:
+        """One step of each part. Where all is read, the reads' own waiting is the pace."""
+        wait_s = 0.2 / (len(derivers) + len(joiners))
+        for deriver in derivers:
+            extra = self._alive(derivers) if deriver is derivers[0] else []
+            self.derived += self._step(deriver, extra, wait_s)
+        for joiner in joiners:
+            self.examples += self._step(joiner, [], wait_s)
+            for task, counts in joiner.counts().items():
+                self.counts[task] = added(self.counts.get(task, Counts()), counts)
+
+    def _step(self, part: Deriver | Joiner, extra: list[Sent], wait_s: float) -> int:
+        try:
+            if isinstance(part, Deriver):
+                return part.step(self._now(), wait_s, extra)
+            return part.step(self._now(), wait_s)
+        except HeadraceError as error:
+            if not error.retriable:
+                raise
+            log.warning("labels of partition %d wait: %s", part.partition, error)
+            self._stopping.wait(RETRY_S)
+            self._open(part)
+            return 0
+
+    def _open(self, part: Deriver | Joiner) -> None:
+        self._until_it_works(f"partition {part.partition}", lambda: part.open(self._now()))
+
+    def _alive(self, derivers: list[Deriver]) -> list[Sent]:
+        """Heartbeats, once a second at most: up to there all partitions' events have said their labels."""
+        time_ms, (before, said) = min(deriver.watermark for deriver in derivers), self._heartbeat
+        if time_ms <= before or self._clock() - said < HEARTBEAT_S:
+            return []
+        self._heartbeat = time_ms, self._clock()
+        tasks = [name for name in self._settings.tasks if derive.SOURCE in make_task(name).labels.sources]
+        return [sent for task in tasks for sent in derivers[0].heartbeats(task, time_ms)]
+
+    def _report(self, joiners: list[Joiner]) -> None:
+        log.info(
+            "%d labels derived, %d examples made; event time stands at %d",
+            self.derived, self.examples, min(joiner.watermark for joiner in joiners),
+            extra={"counts": {task: str(counts) for task, counts in self.counts.items()}},
+        )  # fmt: skip
+
+    def _until_it_works(self, what: str, attempt: Callable[[], T]) -> T:
+        """Again and again while it raises a retriable error, which is said once; or until stopped, which raises it."""
+        last = ""
+        while True:
+            try:
+                return attempt()
+            except HeadraceError as error:
+                if not error.retriable or self._stopping.is_set():
+                    raise
+                if str(error) != last:
+                    log.warning("%s waits: %s", what, error)
+                last = str(error)
+                self._stopping.wait(RETRY_S)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)

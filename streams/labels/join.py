@@ -1,0 +1,285 @@
+"""The event-time join of one task's labels to what was served, over one partition: exact, and bounded in memory.
+It reads no clock and no topic; who feeds it also commits what it changed, see the package's docstring.
+
+Whatever the order in which served records and labels come, and however often they repeat, the newest example of
+each candidate says what the newest label says, as long as the watermark is honest.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import xxhash
+
+from schemas.errors import BadRecord
+from streams.events import Record
+from streams.labels import rows
+from streams.labels.rows import DEAD, EARLY, FORGET, MATURE, MATURED, WAITING, Entry, Slot
+from streams.labels.rules import HEARTBEAT, Rule, shown
+from streams.labels.state import State
+from streams.labels.watermark import AHEAD_MS
+
+MAX_EARLY = 64  # labels without a served record that are kept of one target
+
+
+class Joined(NamedTuple):
+    """A training example but for what the served record at (partition, offset) of served.<task> has.
+
+    `matured_at` is event time: when the window closed, or when the label was observed if that was later. The
+    `weight` is 1 / propensity, over the share of the negatives that were kept.
+    """
+
+    example_id: str
+    task: str
+    target_id: str
+    candidate_id: str | None
+    name: str
+    label: float
+    weight: float
+    matured_at: int
+    revision: int
+    event_time: int
+    partition: int
+    offset: int
+
+    def example(self, served: Record) -> dict[str, Any]:
+        """The TrainingExample, with release and features of its served record."""
+        known = self._asdict()
+        del known["partition"], known["offset"]
+        return known | {name: served[name] for name in ("release", "features_format", "features")}
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of served records and labels since the counts were last taken."""
+
+    served: int = 0
+    repeated: int = 0  # served records of a target that has one
+    matched: int = 0  # labels that met their served record
+    late: int = 0  # of these, labels that came after the window had closed
+    early: int = 0  # labels that came before their served record
+    duplicates: int = 0  # label ids that were there
+    stale: int = 0  # labels of a revision that is not newer
+    too_late: int = 0  # labels observed when the outcome did not count any more
+    unknown: int = 0  # early labels of a candidate that was not served in the end
+    orphans: int = 0  # targets of early labels that were given up
+    revived: int = 0  # of these, targets whose served record came after all
+    positives: int = 0  # examples, by label and kind
+    negatives: int = 0
+    revisions: int = 0
+
+
+class Join:
+    """Used from one thread. All that it changes is in `state`, and counts only once that is stored.
+
+    After `state.discard()` nothing has happened but to `counts`.
+    """
+
+    def __init__(self, rule: Rule, state: State, *, step: int = 1_000) -> None:
+        """`step` bounds the entries that one `advance` goes through, of each kind."""
+        self.rule, self.counts = rule, Counts()
+        self._state, self._step = state, step
+        self.behind = False
+
+    def take_counts(self) -> Counts:
+        """The counts since the last call."""
+        taken, self.counts = self.counts, Counts()
+        return taken
+
+    def fetch(self, targets: Sequence[str]) -> None:
+        """Reads at once what `served` and `label` of these targets would read one by one."""
+        self._state.fetch([rows.row_key(self.rule.task, target) for target in targets])
+
+    def served(self, record: Record, partition: int, offset: int) -> list[Joined]:
+        """A served record, which lies at `offset` of `partition`. Returns the examples that it completes.
+
+        Raises BadRecord for one of another task.
+        """
+        if record["task"] != self.rule.task:
+            raise BadRecord("out_of_range", f"task {record['task']!r}", expected=f"{self.rule.task!r}")
+        target = record["target_id"]
+        before = self._load(target)
+        if before is not None and before.served:
+            self.counts.repeated += 1
+            return []
+        self.counts.served += 1
+        entry = self._entry(record, partition, offset)
+        if before is not None:
+            self._adopt(entry, before)
+        out = self._said(target, entry, entry.slots) if self.rule.at_once else []
+        self._save(target, entry)
+        return out
+
+    def label(self, label: Record, now: int) -> list[Joined]:
+        """A label of this task, at the broker's time `now`. Returns the examples that it makes or revises.
+
+        Raises BadRecord for what is no label of anything that this task serves; nothing has changed then.
+        """
+        if label["name"] == HEARTBEAT:
+            return []
+        self.rule.check(label, now)
+        target, key = label["target_id"], (label["candidate_id"] or "", label["name"])
+        ident = xxhash.xxh3_64_intdigest(label["label_id"].encode())
+        slot = Slot(label["revision"], label["value"], label["observed_at"], ident)
+        entry = self._load(target)
+        if entry is None or not entry.served:
+            self._wait(target, entry or Entry(EARLY, 0), key, slot)
+            return []
+        self.rule.check_candidate(label, entry.candidates)
+        late = entry.state == MATURED
+        if not self._accept(entry, key, slot):
+            return []
+        self.counts.late += late
+        out = self._said(target, entry, [key]) if self.rule.at_once or late else []
+        self._save(target, entry)
+        return out
+
+    def advance(self, watermark: int, alive_until: int, now: int) -> list[Joined]:
+        """Event time has come to `watermark`, and the sources of labels were alive until `alive_until`.
+
+        Returns the examples whose window has closed while the sources lived on, in order of that time and of
+        offset. After at most `step` entries it stops; `behind` says that it is to be called again.
+        """
+        bound = min(watermark, now + AHEAD_MS)
+        out: list[Joined] = []
+        closed, more = self._due(MATURE, min(bound, alive_until - 1))
+        for target, entry in closed:
+            out += self._mature(target, entry)
+        over, even_more = self._due(FORGET, bound)
+        for target, entry in over:
+            self._forget(target, entry)
+        self.behind = more or even_more
+        return out
+
+    # -- what becomes of an entry ----------------------------------------------------------------------------
+
+    def _entry(self, record: Record, partition: int, offset: int) -> Entry:
+        seen: dict[str, bool] = {}  # a slate may have an ad twice: it is one candidate
+        for candidate, one in zip(record["candidates"] or [""], shown(record), strict=True):
+            seen[candidate] = seen.get(candidate, False) or one
+        propensity, time = record["propensity"], record["event_time"]
+        return Entry(
+            WAITING,
+            time + self.rule.window_ms,
+            time,
+            partition,
+            offset,
+            1 / propensity if propensity > 0 else 1.0,
+            record["decision"] not in self.rule.unanswered,
+            list(seen),
+            sum(1 << place for place, one in enumerate(seen.values()) if one),
+        )
+
+    def _adopt(self, entry: Entry, before: Entry) -> None:
+        """Early labels, in the order in which they came, as if they came now."""
+        self.counts.revived += before.state == DEAD
+        for key, slot in before.early:
+            if key[0] in entry.candidates:
+                self._accept(entry, key, slot)
+            else:
+                self.counts.unknown += 1
+
+    def _accept(self, entry: Entry, key: tuple[str, str], slot: Slot) -> bool:
+        """Takes a label of a served candidate; False, and why is counted, if it changes nothing."""
+        known = entry.slots.get(key)
+        if slot.observed_at > entry.event_time + self.rule.limit_ms(key[1]):
+            self.counts.too_late += 1
+        elif known and known.label == slot.label:
+            self.counts.duplicates += 1
+        elif known and slot.revision <= known.revision:
+            self.counts.stale += 1
+        else:
+            self.counts.matched += 1
+            slot.said = known.said if known else -1
+            entry.slots[key] = slot
+            return True
+        return False
+
+    def _wait(self, target: str, entry: Entry, key: tuple[str, str], slot: Slot) -> None:
+        """An early label is kept for as long as its served record could have been before it."""
+        if any(known.label == slot.label and other == key for other, known in entry.early):
+            self.counts.duplicates += 1
+            return
+        if len(entry.early) >= MAX_EARLY:
+            raise BadRecord("out_of_range", f"target_id {target!r}", expected=f"{MAX_EARLY} labels before it is served")
+        self.counts.early += 1
+        entry.state, entry.due = EARLY, max(entry.due, slot.observed_at + self.rule.limit_ms(key[1]))
+        entry.early.append((key, slot))
+        if key[0] not in entry.candidates:
+            entry.candidates.append(key[0])
+        self._save(target, entry)
+
+    def _mature(self, target: str, entry: Entry) -> list[Joined]:
+        """The window has closed: what no label has named becomes a negative."""
+        entry.state = MATURED
+        out = self._said(target, entry, [key for key, slot in entry.slots.items() if slot.said < 0])
+        if entry.negative and self.rule.negatives:
+            for place, candidate in enumerate(entry.candidates):
+                unnamed = (candidate, self.rule.name) not in entry.slots
+                if unnamed and entry.shown >> place & 1 and self.rule.samples(target, candidate):
+                    entry.said |= 1 << place
+                    self.counts.negatives += 1
+                    weight, closed = entry.weight / self.rule.negatives, entry.event_time + self.rule.window_ms
+                    out.append(self._joined(target, entry, (candidate, self.rule.name), 0.0, weight, closed, 0))
+        self._save(target, entry)
+        return out
+
+    def _forget(self, target: str, entry: Entry) -> None:
+        """No label can count any more. Early labels are given up first, and kept as long again."""
+        if entry.state == EARLY:
+            self.counts.orphans += 1
+            entry.state, entry.due = DEAD, entry.due + self.rule.longest_ms(True)
+            self._save(target, entry)
+        else:
+            self._state.put(rows.row_key(self.rule.task, target), None)
+
+    def _said(self, target: str, entry: Entry, keys: Iterable[tuple[str, str]]) -> list[Joined]:
+        """Examples of what labels say; one that was out before is revised."""
+        out = []
+        for key in keys:
+            slot = entry.slots[key]
+            if slot.said < 0 and key[1] == self.rule.name and entry.said >> entry.candidates.index(key[0]) & 1:
+                slot.said = 0
+            slot.said += 1
+            self.counts.positives += slot.value > 0
+            self.counts.revisions += slot.said > 0
+            closed = 0 if self.rule.at_once else entry.event_time + self.rule.window_ms
+            time = max(slot.observed_at, closed)
+            out.append(self._joined(target, entry, key, slot.value, entry.weight, time, slot.said))
+        return out
+
+    def _joined(
+        self, target: str, entry: Entry, key: tuple[str, str], value: float, weight: float, time: int, revision: int
+    ) -> Joined:
+        task, (candidate, name) = self.rule.task, key
+        ident = example_id(task, target, candidate, name, revision)
+        about = (ident, task, target, candidate or None, name)
+        return Joined(*about, value, weight, time, revision, entry.event_time, entry.partition, entry.offset)
+
+    # -- rows ------------------------------------------------------------------------------------------------
+
+    def _load(self, target: str) -> Entry | None:
+        row = self._state.get(rows.row_key(self.rule.task, target))
+        return None if row is None else rows.unpack(row)
+
+    def _save(self, target: str, entry: Entry) -> None:
+        if entry.state == MATURED:
+            answered = any(slot.value > 0 for slot in entry.slots.values())
+            entry.due = entry.event_time + self.rule.longest_ms(answered)
+        self._state.put(rows.row_key(self.rule.task, target), entry.pack())
+
+    def _due(self, kind: bytes, until: int) -> tuple[list[tuple[str, Entry]], bool]:
+        found, more = self._state.due(rows.timeline(kind, self.rule.task), until, self._step)
+        return [(rows.target_of(key), rows.unpack(row)) for key, row in found], more
+
+
+def example_id(task: str, target: str, candidate: str, name: str, revision: int) -> str:
+    """128 bits of hash; the lengths stand between, so that no two lists of parts run together."""
+    parts = (task, target, candidate, name, str(revision))
+    said: str = xxhash.xxh3_128_hexdigest("".join(f"{len(part)}:{part}" for part in parts).encode())
+    return said
+
+
+def added(counts: Counts, more: Counts) -> Counts:
+    """The sum of two counts."""
+    return Counts(*(getattr(counts, one.name) + getattr(more, one.name) for one in fields(Counts)))
