@@ -5,12 +5,17 @@ It wraps each engine in the thread that calls it; what the engine's other thread
 import struct
 import sys
 import time
+from collections.abc import Callable, Iterable
 from mmap import mmap
 from pathlib import Path
+from typing import Any
 
-from engines.base import Arrays, Engine, Inference
+from engines.base import Array, Arrays, Engine
+from engines.openvino import OpenVinoEngine
 from streams.config import Settings
 from streams.worker import run
+
+Run = Callable[[Any, int, dict[str, Array]], Arrays]
 
 _SECONDS = struct.Struct("<d")
 
@@ -20,23 +25,27 @@ def read(path: Path) -> float:
     return float(_SECONDS.unpack(path.read_bytes())[0]) if path.exists() else 0.0
 
 
-def time_engines(path: Path) -> None:
-    """From now on every `infer` of every backend adds its thread's CPU time."""
+def time_engines(path: Path, kinds: Iterable[type[Engine]] = (OpenVinoEngine,)) -> None:
+    """From now on every run of these engines' graphs adds its thread's CPU time. Making the inputs is not in it."""
     path.write_bytes(bytes(_SECONDS.size))
     with path.open("r+b") as file:
         shared = mmap(file.fileno(), _SECONDS.size)
-    plain, total = Engine.infer, 0.0
+    total = 0.0
 
-    def infer(engine: Engine, inputs: Arrays) -> Inference:
-        nonlocal total
-        started = time.thread_time()
-        try:
-            return plain(engine, inputs)
-        finally:
-            total += time.thread_time() - started
-            _SECONDS.pack_into(shared, 0, total)
+    def timed(plain: Run) -> Run:
+        def run(engine: Engine, bucket: int, arrays: dict[str, Array]) -> Arrays:
+            nonlocal total
+            started = time.thread_time()
+            try:
+                return plain(engine, bucket, arrays)
+            finally:
+                total += time.thread_time() - started
+                _SECONDS.pack_into(shared, 0, total)
 
-    Engine.infer = infer  # type: ignore[method-assign, assignment]  # to stand in for it is the purpose
+        return run
+
+    for kind in kinds:
+        kind._run = timed(kind._run)  # type: ignore[method-assign, assignment]  # a method for one of its kind
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ backends is here once (checking, choosing the bucket, padding, cutting); a backe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -134,6 +134,10 @@ class Engine(ABC):
         buffers.fill(inputs, rows)
         outputs = self._run(bucket, buffers.arrays)
         return Inference({name: array[:rows].copy() for name, array in outputs.items()}, bucket)
+
+    def answer(self, rows: int, inputs: Callable[[], Given]) -> Inference:
+        """As `infer`, of inputs for so many rows that are made only if the engine reads any."""
+        return self.infer(inputs())
 
     def warm(self, shared: Arrays | None = None) -> None:
         """Runs each bucket once on zeros, with the given catalogue, so that the first call is fast."""

@@ -3,7 +3,7 @@ swap is one assignment between two micro-batches; whoever still holds the old re
 undisturbed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -55,6 +55,10 @@ class Loaded:
     def infer(self, inputs: Given) -> Inference:
         """Runs a batch of at most `max_batch` rows; the catalogue is added where the graph reads it."""
         return self.engine.infer({**inputs, **self._shared})
+
+    def answer(self, rows: int, inputs: Callable[[], Given]) -> Inference:
+        """As `infer`, of inputs for so many rows that are made only if the engine reads any."""
+        return self.engine.answer(rows, lambda: {**inputs(), **self._shared})
 
     def warm(self) -> None:
         """Runs each bucket once with the catalogue as it is, so that the first batch after a flip is fast."""

@@ -24,8 +24,9 @@ from streams.work import Work
 log = logging.getLogger(__name__)
 
 UNPARK_S = 1.0
-#: Up to so many events, about 2 ms, the engine runs in the loop: a thread hop and back costs as much as 3 events.
-SMALL_EVENTS = 16
+#: What the engine is expected to do in less, seconds, it does in the loop: a thread hop and back costs some tenths of a
+#: millisecond, and more where the two threads want the interpreter at once.
+SHORT_S = 0.002
 
 
 class Loop:
@@ -50,6 +51,7 @@ class Loop:
         self._spawn, self._free = spawn, asyncio.Semaphore(in_flight)
         self._topics = {name: number for number, name in enumerate(scorer.names.inputs)}
         self._notices = Notices(log)
+        self._per_event = 1e-4  # seconds of the engine, a running mean
         self.position: dict[TP, int] = {}
         self.newest: dict[str, int] = {}  # event time in ms, by topic
 
@@ -78,9 +80,12 @@ class Loop:
             self._scorer.outputs.notices.flush()
 
     async def infer(self, work: Work) -> None:
-        """A large batch on the engines' thread: the event loop goes on fetching and acknowledging meanwhile."""
+        """A long one on the engines' thread: the event loop goes on fetching and acknowledging meanwhile."""
         started = time.perf_counter()
-        await self._engines.run(self._scorer.infer, work, here=len(work.events) <= SMALL_EVENTS)
+        count = len(work.events)
+        await self._engines.run(self._scorer.infer, work, here=count * self._per_event < SHORT_S)
+        took = sum([job.infer_us for job in work.jobs]) / 1e6
+        self._per_event += (took / max(1, count) - self._per_event) / 16
         self._metrics.infer.observe(time.perf_counter() - started)
 
     async def say(self, work: Work) -> None:

@@ -4,6 +4,7 @@ It crosses no network; whoever calls it sends what it returns, in its two waves,
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 
 import numpy as np
@@ -230,7 +231,7 @@ class Scorer:
             whole = len(chunk) == len(job.events)
             rows = job.rows if whole else job.rows[chunk]
             events = job.events if whole else [job.events[number] for number in chunk]
-            inference = live.infer(job.task.inputs(rows, table))
+            inference = live.answer(len(rows), partial(job.task.inputs, rows, table))
             results = job.task.results(inference.outputs, events, rows, serving)
             for number, (position, result) in enumerate(zip(chunk, results, strict=True)):
                 job.results[position] = result

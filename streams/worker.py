@@ -3,11 +3,13 @@ It wires the parts and owns their lives; a failure of any part ends the process 
 """
 
 import asyncio
+import ctypes
 import gc
 import logging
 import sys
 import time
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from faust.types import TP
@@ -37,14 +39,29 @@ REPORT_S = 1.0
 GC_THRESHOLDS = (100_000, 50, 100)
 #: How long a thread may keep the interpreter while another waits: the event loop must not wait 5 ms for a flush.
 SWITCH_S = 0.0005
+#: mallopt(3): how much freed memory stays with the process, and up to which size; glibc's own limit is 32 MiB.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, LARGEST_KEPT = 256 << 20, 32 << 20
 
 
 def run(settings: Settings) -> None:
     """Runs one worker until SIGTERM or SIGINT. Raises what ended it: the caller exits non-zero."""
     check_topics(settings, settings.topics.inputs, partitions=settings.partitions)
     gc.set_threshold(*GC_THRESHOLDS)
+    _keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)
     asyncio.run(_main(settings))
+
+
+def _keep_freed_memory() -> None:
+    """Arrays of a micro-batch come and go: glibc would hand each back to the kernel, and fault it in again.
+
+    A tenth of the CPU at batches of 512. Where the C library is another one, nothing happens.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 async def _main(settings: Settings) -> None:

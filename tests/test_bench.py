@@ -14,7 +14,6 @@ from bench import features, latency, measure, open_loop, throughput, timed_worke
 from bench.peers import job
 from bench.recovery import a_row, keys
 from bench.report import report, show
-from engines.base import Engine
 from engines.null import NullEngine, null_release
 from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
@@ -120,8 +119,8 @@ def test_rows_for_recovery_lie_where_their_users_do_and_can_be_loaded():
 
 
 def test_time_in_the_engine_is_written_as_it_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(Engine, "infer", Engine.infer)
-    timed_worker.time_engines(tmp_path / "seconds")
+    monkeypatch.setattr(NullEngine, "_run", NullEngine._run)
+    timed_worker.time_engines(tmp_path / "seconds", [NullEngine])
     engine = NullEngine(null_release("ctr"), precision="none", buckets=(8,), threads=1)
     engine.warm()
     assert timed_worker.read(tmp_path / "seconds") > 0

@@ -54,7 +54,8 @@ class Shop:
         features = np.random.default_rng(abs(hash(target)) % 2**32).bytes(40)
         record: dict[str, Any] = {
             "event_id": event_id or target, "task": task, "target_id": target, "user_id": user_id,
-            "event_time": time_ms, "served_at": time_ms, "release": f"{task}/1", "engine": "null", "bucket": 1, "row": 0,
+            "event_time": time_ms, "served_at": time_ms, "release": f"{task}/1", "engine": "null",
+            "bucket": 1, "row": 0,
             "features_format": 1, "features": features, "candidates": candidates,
             "prediction": [0.5] * max(1, len(candidates)), "decision": "approve" if task == "fraud" else None,
             "propensity": 1.0, "late": False, "fallback": None, "cut": {"clicks": 0, "orders": 0, "impressions": 0},
