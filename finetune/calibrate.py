@@ -10,11 +10,14 @@ REVIEW_BUDGET = 0.03  # share of orders that may go to an analyst, unless precis
 BLOCK_PRECISION = 0.9
 
 
-def platt(logit: NDArray[np.float32], label: NDArray[np.float32]) -> dict[str, float]:
+def platt(
+    logit: NDArray[np.float32], label: NDArray[np.float32], weight: NDArray[np.float32] | None = None
+) -> dict[str, float]:
     """a, b of sigmoid(a * logit + b) by maximum likelihood (Platt 1999); a = 1, b = 0 where one class is missing."""
     if not 0 < label.sum() < label.size:
         return {"a": 1.0, "b": 0.0}
-    model = LogisticRegression(C=1e4).fit(logit.reshape(-1, 1).astype(np.float64), label.reshape(-1))
+    inputs = logit.reshape(-1, 1).astype(np.float64)
+    model = LogisticRegression(C=1e4).fit(inputs, label.reshape(-1), sample_weight=weight)
     return {"a": float(model.coef_[0, 0]), "b": float(model.intercept_[0])}
 
 

@@ -17,9 +17,9 @@ def roc_auc(label: Floats, score: Floats) -> float:
     return float(roc_auc_score(label, score))
 
 
-def pr_auc(label: Floats, score: Floats) -> float:
+def pr_auc(label: Floats, score: Floats, weight: Floats | None = None) -> float:
     """Average precision; higher is better, and its floor is the base rate."""
-    return float(average_precision_score(label, score))
+    return float(average_precision_score(label, score, sample_weight=weight))
 
 
 def recall_at_fpr(label: Floats, score: Floats, fpr: float) -> float:
@@ -28,19 +28,19 @@ def recall_at_fpr(label: Floats, score: Floats, fpr: float) -> float:
     return float(true_rate[false_rate <= fpr].max())
 
 
-def log_loss(label: Floats, probability: Floats) -> float:
+def log_loss(label: Floats, probability: Floats, weight: Floats | None = None) -> float:
     """Mean negative log likelihood in nats; lower is better."""
     p = np.clip(probability, EPSILON, 1 - EPSILON)
-    return float(-np.mean(label * np.log(p) + (1 - label) * np.log1p(-p)))
+    return float(-np.average(label * np.log(p) + (1 - label) * np.log1p(-p), weights=weight))
 
 
-def normalised_entropy(label: Floats, probability: Floats) -> float:
+def normalised_entropy(label: Floats, probability: Floats, weight: Floats | None = None) -> float:
     """Log loss over the log loss of always saying the base rate; lower is better, 1 is worthless.
 
     He et al. 2014, Practical lessons from predicting clicks on ads at Facebook, section 3.
     """
-    base = float(np.mean(label))
-    return log_loss(label, probability) / log_loss(label, np.full(len(label), base))
+    base = float(np.average(label, weights=weight))
+    return log_loss(label, probability, weight) / log_loss(label, np.full(len(label), base), weight)
 
 
 def calibration(label: Floats, probability: Floats) -> float:

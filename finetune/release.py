@@ -4,11 +4,15 @@ What cannot be served as it was trained is refused here.
 
 import json
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from engines.base import Engine
 from engines.eager import EagerEngine
 from engines.export import export
 from engines.model import HeadraceModel
@@ -27,7 +31,19 @@ THREADS = 2
 PRIOR = "prior.json"
 
 
-def make_release(problem: Problem, model: HeadraceModel, store: ReleaseStore, trained: dict[str, Any]) -> Release:
+Timed = Callable[[str], AbstractContextManager[None]]
+"""Entered around each part of the work, with its name: export, compile, parity, calibrate, publish."""
+
+
+def make_release(
+    problem: Problem,
+    model: HeadraceModel,
+    store: ReleaseStore,
+    trained: dict[str, Any],
+    *,
+    threads: int = THREADS,
+    timed: Timed = lambda part: nullcontext(),
+) -> Release:
     """Publishes the model, with what the newest held-out examples say of it as the compiled engine scores them.
 
     Raises EngineError where that engine differs too much from torch.
@@ -35,35 +51,52 @@ def make_release(problem: Problem, model: HeadraceModel, store: ReleaseStore, tr
     which = np.arange(problem.learning, len(problem.examples))[-HELD_ROWS:]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as drafts:
         folder = Path(name)
-        if problem.bias is not None:
-            (folder / PRIOR).write_text(json.dumps(prior_of(problem)))
-        description = export(model, folder, trained=trained)
-        draft = ReleaseStore(drafts).publish(problem.name, folder, description)
-        compiled = OpenVinoEngine(draft, precision=PRECISION, buckets=(BUCKET,), threads=THREADS)
-        oracle = EagerEngine(draft, precision="f32", buckets=(BUCKET,), threads=THREADS)
-        inputs = engine_inputs(problem, draft, which)
-        few = engine_inputs(problem, draft, which[-PARITY_ROWS:])
-        report = parity(compiled, oracle, few)
-        report.check(BOUNDS[report.precision])
-        found = problem.finish(outputs(compiled, inputs), which)
-        compiled.close()
-        oracle.close()
+        with timed("export"):
+            if problem.bias is not None:
+                (folder / PRIOR).write_text(json.dumps(prior_of(problem)))
+            description = export(model, folder, trained=trained)
+            draft = ReleaseStore(drafts).publish(problem.name, folder, description)
+        with timed("compile"):
+            compiled = OpenVinoEngine(draft, precision=PRECISION, buckets=(BUCKET,), threads=threads)
+        with timed("parity"):
+            oracle = EagerEngine(draft, precision="f32", buckets=(BUCKET,), threads=threads)
+            table = vector_table(problem, draft)
+            report = parity(compiled, oracle, engine_inputs(problem, table, which[-PARITY_ROWS:]))
+            report.check(BOUNDS[report.precision])
+            oracle.close()
+        with timed("calibrate"):
+            found = problem.finish(scored(compiled, problem, table, which), which)
+            compiled.close()
         described = {
             "calibration": found.calibration,
             "settings": found.settings,
             "metrics": {**found.metrics, "parity": report.as_dict()},
         }
         final = description.model_copy(update={key: value for key, value in described.items() if value})
-        return store.publish(problem.name, folder, final)
+        with timed("publish"):
+            return store.publish(problem.name, folder, final)
 
 
-def engine_inputs(problem: Problem, release: Release, which: np.ndarray[Any, np.dtype[np.intp]]) -> dict[str, Any]:
-    """The inputs of the examples of numbers `which`, with the release's own vector table."""
+def vector_table(problem: Problem, release: Release) -> NDArray[np.float32]:
+    """(N, D) the vectors of the catalogue's rows, by the release's own item tower."""
     catalog = problem.catalog
     table = VectorTable(ItemTower(release), int(release.manifest.config["width"]))
     table.refresh(catalog.text, catalog.scalars, catalog.kind)
-    rows = problem.examples.rows[which]
-    return {**problem.task.inputs(rows, table.vectors), **problem.shared_inputs(table.vectors)}
+    return table.vectors
+
+
+def engine_inputs(problem: Problem, table: NDArray[np.float32], which: NDArray[np.intp]) -> dict[str, Any]:
+    """The inputs of the examples of numbers `which`."""
+    return {**problem.task.inputs(problem.examples.rows[which], table), **problem.shared_inputs(table)}
+
+
+def scored(
+    engine: Engine, problem: Problem, table: NDArray[np.float32], which: NDArray[np.intp]
+) -> dict[str, NDArray[Any]]:
+    """The engine's outputs for the examples of numbers `which`, a few at a time: inputs are 16 KB each and more."""
+    parts = [which[start : start + BUCKET] for start in range(0, len(which), BUCKET)]
+    found = [outputs(engine, engine_inputs(problem, table, part)) for part in parts]
+    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
 def prior_of(problem: Problem) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from schemas.columns import Column, Columnar, Fixed, Table
 from streams.batch import TOPICS
 from streams.features import pack
-from streams.tasks.base import Result
+from streams.tasks.base import Result, Task
 from streams.work import Job, Work
 
 FEATURES_FORMAT = 1
@@ -61,6 +61,7 @@ def tables(work: Work, job: Job) -> Tables | None:
         "features_format": _FORMAT,
         "features": Column(pack(job.rows)),
         "candidates": candidates,
+        "shown": _shown(job),
         "prediction": prediction,
         "decision": _decisions(results),
         "propensity": _PROPENSITY,
@@ -108,6 +109,12 @@ def _target(job: Job, event_id: Column) -> Column:
     """A click's target is its own id: encoded once."""
     targets = list(map(job.task.target, job.events))
     return event_id if all(map(is_, targets, event_id.values)) else Column(targets)
+
+
+def _shown(job: Job) -> Columnar:
+    """Most tasks show all that they rank."""
+    asked = type(job.task).shown is not Task.shown
+    return _lists([job.task.shown(event) for event in job.events]) if asked else _EMPTY
 
 
 def _lists(values: list[list[Any]]) -> Columnar:

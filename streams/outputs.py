@@ -89,7 +89,7 @@ class Outputs:
                 key, partition = event["user_id"].encode(), work.raw[at].partition
                 first.append(Outgoing(score_topic, key, encode_score(score), partition))
             target = target_of(event)
-            served = served_record(name, target, job.buckets[number], score, result, features)
+            served = served_record(job, number, target, score, result, features)
             second.append(Outgoing(served_topic, target.encode(), encode_served(served)))
             if job.task.raises_alerts and result.decision in ALERTING:
                 second.append(self._alert(event, score, result, job.entities[number]))
@@ -172,24 +172,24 @@ def score_record(work: Work, job: Job, number: int, result: Result) -> dict[str,
     }
 
 
-def served_record(
-    task: str, target: str, bucket: tuple[int, int], score: Record, result: Result, features: bytes
-) -> dict[str, Any]:
-    """What the score was computed from."""
+def served_record(job: Job, number: int, target: str, score: Record, result: Result, features: bytes) -> dict[str, Any]:
+    """What the score of the job's event `number` was computed from."""
+    bucket, row = job.buckets[number]
     return {
         "event_id": score["event_id"],
-        "task": task,
+        "task": job.task.name,
         "target_id": target,
         "user_id": score["user_id"],
         "event_time": score["event_time"],
         "served_at": score["scored_at"],
         "release": score["release"],
         "engine": score["engine"],
-        "bucket": bucket[0],
-        "row": bucket[1],
+        "bucket": bucket,
+        "row": row,
         "features_format": FEATURES_FORMAT,
         "features": features,
         "candidates": result.candidates,
+        "shown": job.task.shown(job.events[number]),
         "prediction": result.prediction,
         "decision": result.decision,
         "propensity": 1.0,

@@ -13,6 +13,7 @@ from engines.export import export
 from engines.model import HeadraceConfig, HeadraceModel
 from engines.releases import Release, ReleaseStore
 from finetune.examples import Examples, examples_of
+from finetune.incremental import Fitted, Recipe, Told, fit
 from finetune.served import SERVED, Served
 from streams.catalog import Catalogue
 from streams.features import HISTORY_LENGTH, Rows, pack
@@ -137,3 +138,15 @@ def problem_of(
 class _Champion:
     calibration: dict[str, float] = {"a": 1.0, "b": 0.0}  # noqa: RUF012 - stands for a manifest
     settings: dict[str, Any] = {}  # noqa: RUF012
+
+
+def fitted(folder: Path, recipe: Recipe, task: str = "fraud", told: Told | None = None) -> tuple[HeadraceModel, Fitted]:
+    """A small model of 160 examples of a task, most of which it was trained on."""
+    catalog, model = small_catalog(), small_model(task)
+    records = {"fraud": lambda: frauds(160, way=1), "ctr": lambda: slates(160), "recommendations": lambda: wishes(160)}
+    problem = problem_of(task, arrays(task, records[task](), catalog), catalog)
+    return model, fit(model, problem, recipe, folder, "these", told)
+
+
+def weights(model: HeadraceModel) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}

@@ -1,22 +1,30 @@
-"""The fine-tune: what it may change, what it keeps, and that no kill at any step leaves a trace in the weights."""
+"""The fine-tune: what it may change, what it learns from, and what it keeps of what it knew."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from finetune import checkpoints, lora
-from finetune.checkpoints import Progress
-from finetune.incremental import Fitted, Recipe, fit, held_loss
+from finetune import lora
+from finetune.incremental import Recipe, fit, held_loss
+from finetune.reservoir import Reservoir
 from finetune.trainer import TorchTable
 from schemas.errors import SettingsError, TrainingError
-from tests.finetune_examples import START, arrays, frauds, problem_of, slates, small_catalog, small_model, wishes
+from streams.tasks import make_task
+from tests.finetune_examples import (
+    START,
+    arrays,
+    fitted,
+    frauds,
+    problem_of,
+    slates,
+    small_catalog,
+    small_model,
+    weights,
+    wishes,
+)
 
 CATALOG = small_catalog()
 QUICK = Recipe(steps=6, batch=16, evaluate_every=2, checkpoint_every=2)
@@ -30,16 +38,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def fitted(folder: Path, recipe: Recipe = QUICK, task: str = "fraud", told=None):
-    model = small_model(task)
-    problem = problem_of(task, arrays(task, RECORDS[task], CATALOG), CATALOG)
-    return model, fit(model, problem, recipe, folder, "these", told)
-
-
-def weights(model) -> dict[str, bytes]:
-    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
 # -- what may change
@@ -172,146 +170,34 @@ def test_the_offset_learns_the_logit_of_the_whole_from_a_sample_of_the_negatives
 
 
 def test_replay_keeps_the_old_pattern_and_without_it_the_old_pattern_is_lost(tmp_path):
-    old, later = arrays("fraud", frauds(900, way=1), CATALOG), START + 30 * 86_400_000
-    new = arrays("fraud", frauds(600, way=-1, start=later), CATALOG)
-    recipe = Recipe(mode="full", batch=16, rate=6e-3, evaluate_every=10, patience=100)
-    champion = small_model("fraud")
-    before = problem_of("fraud", old, CATALOG)
-    for turn in range(3):
-        fit(champion, before, replace(recipe, seed=turn), tmp_path / f"old{turn}", "old")
-    kept = champion.state_dict()
-    unseen = np.arange(before.learning, len(old))  # old examples that nothing was trained on
-    loss: dict[str, tuple[float, float, Fitted]] = {}
-    for name, replay in (("alone", old[:0]), ("replay", old[:400])):
+    """A low amount of another way of ordering is the new sign of fraud; of the old way it is still a high one."""
+    old = arrays("fraud", frauds(2000, way=1), CATALOG)
+    new = arrays("fraud", frauds(1800, way=-1, start=START + 30 * 86_400_000), CATALOG)
+    before, champion = problem_of("fraud", old, CATALOG), small_model("fraud")
+    first = Recipe(mode="full", batch=16, rate=6e-3, patience=100)
+    for turn in range(2):
+        fit(champion, before, replace(first, seed=turn), tmp_path / f"old{turn}", "old")
+    kept = Reservoir(tmp_path / "kept", make_task("fraud"), rows=5000, bytes_=1 << 24)
+    kept.add(old[: before.learning])
+    drawn = kept.draw(1200, (0,), before=int(new["time"][0]), without=new["key"])
+    replay = drawn.examples.copy()
+    replay["weight"] *= drawn.weight[:, None]
+    recipe = Recipe(mode="lora", batch=8, rate=1e-2, patience=100)
+    loss: dict[str, tuple[float, float]] = {}
+    for name, mixed_in in (("champion", None), ("alone", old[:0]), ("replay", replay)):
         model = small_model("fraud")
-        model.load_state_dict(kept)
-        examples = np.concatenate([new[:400], replay, new[400:]])
-        problem = problem_of("fraud", examples, CATALOG, share=(400 + len(replay)) / len(examples))
-        how = fit(model, problem, recipe, tmp_path / name, "new")
+        model.load_state_dict(champion.state_dict())
+        examples = np.concatenate([new[:1200], replay[:0] if mixed_in is None else mixed_in, new[1200:]])
+        problem = problem_of("fraud", examples, CATALOG, share=(len(examples) - 600) / len(examples))
+        if mixed_in is not None:
+            fit(model, problem, recipe, tmp_path / name, "new")
         table = TorchTable(model, CATALOG)
-        judged = held_loss(model, problem, table, np.arange(problem.judging, len(examples)))
-        loss[name] = (judged, held_loss(model, before, table, unseen), how)
-    champion_old = held_loss(champion, before, TorchTable(champion, CATALOG), unseen)
-    champion_new = held_loss(
-        champion, problem, TorchTable(champion, CATALOG), np.arange(problem.judging, len(examples))
-    )
-    told = {name: [round(each, 3) for each in figures[:2]] for name, figures in loss.items()}
-    assert loss["replay"][0] < champion_new - 0.3, (told, champion_new)
-    assert loss["alone"][0] < champion_new - 0.3, (told, champion_new)
-    assert loss["replay"][1] < champion_old + 0.1, (told, champion_old)
-    assert loss["alone"][1] > champion_old + 0.3, (told, champion_old)
-
-
-# -- the same again, and after a kill
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, mode):
-    recipe = replace(QUICK, mode=mode, dropout=0.1)
-    one, other, third = (
-        weights(fitted(tmp_path / name, replace(recipe, seed=seed))[0])
-        for name, seed in (("one", 1), ("other", 1), ("third", 2))
-    )
-    assert one == other
-    assert one != third
-
-
-def test_checkpoints_change_nothing(tmp_path):
-    one, _ = fitted(tmp_path / "one", QUICK)
-    other, _ = fitted(tmp_path / "other", replace(QUICK, checkpoint_every=1000))
-    assert weights(one) == weights(other)
-
-
-KILLED = """
-import hashlib, os, signal, sys
-from pathlib import Path
-from typing import Any
-from tests.test_finetune_incremental import fitted, weights, Recipe
-import torch
-torch.set_num_threads(1)
-
-def child(folder, mode, kill_at, call):
-    recipe = Recipe(mode=mode, steps=12, batch=8, dropout=0.1, evaluate_every=3, checkpoint_every=2)
-    left = [call]
-    def told(step, steps, loss):
-        if step == kill_at and not call:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def counted(real):
-        def one(*arguments):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments)
-        return one
-    if call:
-        os.replace, os.fsync = counted(os.replace), counted(os.fsync)
-    model, how = fitted(Path(folder), recipe, told=told)
-    digest = hashlib.sha256(repr(sorted(weights(model).items())).encode()).hexdigest()
-    Path(folder, "done").write_text(f"{digest} {how.resumed_from} {how.steps} {how.best_step} {how.after!r}")
-
-for line in sys.stdin:
-    folder, mode, kill_at, call = line.split()
-    pid = os.fork()
-    if not pid:
-        child(folder, mode, int(kill_at), int(call))
-        os._exit(0)
-    print(os.waitpid(pid, 0)[1], flush=True)
-"""
-
-
-def test_a_kill_at_any_step_or_write_leaves_the_weights_of_an_undisturbed_run(tmp_path):
-    """Real processes and a real SIGKILL; some are killed more than once. They are forked, to import torch once."""
-    rng = np.random.default_rng()
-    plan: list[tuple[str, list[tuple[int, int]]]] = [(f"{mode}-whole", [(0, 0)]) for mode in MODES]
-    for mode in MODES:
-        for number in range(3):
-            steps = sorted(rng.choice(np.arange(1, 13), 2, replace=False).tolist())
-            plan.append((f"{mode}-step{number}", [(steps[0], 0), (steps[1], 0), (0, 0)]))
-        for number in range(2):
-            plan.append((f"{mode}-write{number}", [(0, int(rng.integers(1, 37))), (0, 0)]))
-    lines = [f"{tmp_path / name} {name.partition('-')[0]} {step} {call}" for name, runs in plan for step, call in runs]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", KILLED],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    ends = list(map(int, done.stdout.split()))
-    assert len(ends) == len(lines)
-    results = {name: (tmp_path / name / "done").read_text().split() for name, _ in plan}
-    resumed = 0
-    for name, _ in plan:
-        digest, start, *rest = results[name]
-        whole, _, *expected = results[f"{name.partition('-')[0]}-whole"]
-        assert (digest, rest) == (whole, expected), (name, plan)
-        resumed += int(start) > 0
-    assert ends.count(9) == (2 * 3 + 2) * len(MODES)
-    assert resumed > len(MODES)
-
-
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_there(tmp_path):
-    tensors = {"weight.a": torch.arange(4.0)}
-    checkpoints.write(tmp_path, "this", Progress(step=2, losses=[0.5]), tensors)
-    found = checkpoints.read(tmp_path, "this")
-    assert found is not None
-    assert found[0] == Progress(step=2, losses=[0.5])
-    assert torch.equal(found[1]["weight.a"], tensors["weight.a"])
-    assert checkpoints.read(tmp_path, "other") is None
-    checkpoints.write(tmp_path, "this", Progress(step=4), tensors)
-    assert [each.name for each in tmp_path.glob("*.safetensors")] == ["checkpoint-4.safetensors"]
-    path = tmp_path / "checkpoint-4.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert checkpoints.read(tmp_path, "this") is None
-    (tmp_path / "checkpoint.json").write_text(json.dumps({"format": 1}))
-    assert checkpoints.read(tmp_path, "this") is None
-
-
-def test_another_recipe_does_not_go_on_from_the_checkpoint(tmp_path):
-    fitted(tmp_path, replace(QUICK, steps=4))
-    assert fitted(tmp_path, replace(QUICK, steps=4, rate=1e-4))[1].resumed_from == 0
-    assert fitted(tmp_path, replace(QUICK, steps=4, rate=1e-4))[1].resumed_from == 4
+        newest, unseen = np.arange(problem.judging, len(examples)), np.arange(before.learning, len(old))
+        loss[name] = held_loss(model, problem, table, newest), held_loss(model, before, table, unseen)
+    (new_before, old_before), alone, replayed = loss.values()
+    assert max(replayed[0], alone[0]) < new_before - 1, loss
+    assert replayed[1] < old_before + 0.12, loss
+    assert alone[1] > old_before + 0.25, loss
 
 
 # -- what is refused
@@ -348,4 +234,4 @@ def test_an_item_that_is_sold_out_is_not_learned_to_be_wanted(tmp_path):
     fit(model, problem, replace(QUICK, batch=1, steps=3), tmp_path, "these")
     sold_out = np.flatnonzero(problem.weight == 0)[:1]
     total, weight = problem.summed(model, TorchTable(model, catalog), sold_out, 0, training=True)
-    assert float(total) == float(weight) == 0
+    assert total.item() == weight.item() == 0

@@ -73,9 +73,10 @@ def test_an_orphan_is_kept_as_dead_and_revived_by_its_served_record() -> None:
     join = join_of()
     join.label(label(), NOW)
     close(join, 60 * MINUTE)
+    close(join, 2 * DAY)
     join.served(served(), 0, 0)
     assert join.counts.revived == 1
-    assert said(close(join, 60 * MINUTE))[0] == ("a", "click", 1.0, 0)
+    assert said(close(join, 2 * DAY))[0] == ("a", "click", 1.0, 0)
 
 
 def test_a_dead_label_is_forgotten_in_the_end() -> None:

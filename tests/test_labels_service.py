@@ -171,6 +171,20 @@ def test_clicks_chargebacks_and_silence_become_examples_with_the_features_that_w
     assert max(Counter(example["example_id"] for example in found).values()) == 1
 
 
+def test_silence_becomes_a_negative_once_the_source_is_alive_on_any_partition(settings: Settings) -> None:
+    world, day = Shop(settings), 24 * HOUR
+    for number in range(20):
+        world.served("fraud", f"o-{number}", NOON_MS + number, [])
+        for task in settings.tasks:
+            world.served(task, f"later-{task}-{number}", NOON_MS + 29 * day, ["item-1"] if task != "fraud" else [])
+    world.label(heartbeat("fraud", "chargeback", NOON_MS + 29 * day), 1)
+    world.flush()
+    with joining(settings):
+        shop.wait_for(lambda: len(examples(settings)) >= 20, 60)
+    found = newest(examples(settings))
+    assert {key: label for key, (label, _) in found.items()} == {(f"o-{n}", None, "fraud"): 0.0 for n in range(20)}
+
+
 def test_a_service_that_is_shut_out_or_ends_at_any_moment_makes_each_example_once(settings: Settings) -> None:
     world, count = Shop(settings), 400
     for number in range(count):

@@ -178,6 +178,17 @@ def test_a_discarded_step_leaves_rows_and_timelines_as_they_were(store: Any) -> 
     assert taken(state, 9) == ["a"]
 
 
+def test_a_step_after_a_discarded_one_takes_nothing_that_only_the_discarded_one_took(store: Any) -> None:
+    state = State(store, 0)
+    put(state, a=5)
+    state.stored(0)
+    assert taken(state, 9) == ["a"]
+    state.discard()
+    put(state, b=6)
+    state.stored(1)
+    assert taken(State(store, 0), 9) == ["a", "b"]
+
+
 def test_nothing_is_due_before_time_begins(store: Any) -> None:
     state = State(store, 0)
     put(state, a=0)

@@ -79,6 +79,7 @@ def served_record(score: Record, packed: bytes) -> dict[str, Any]:
         "features_format": 1,
         "features": packed,
         "candidates": [item["item_id"] for item in score["items"]],
+        "shown": [],
         "prediction": [item["score"] for item in score["items"]],
         "decision": None,
         "propensity": 1.0,

@@ -78,6 +78,15 @@ class Joiner:
         return {task: join.take_counts() for task, join in self._joins.items()}
 
     @property
+    def heard(self) -> Mapping[str, int]:
+        """UTC ms of the last sign of life of each source of labels."""
+        return self._life.times
+
+    def hear(self, source: str, time: int, now_ms: int) -> None:
+        """A sign of life of a source that came on another partition."""
+        self._life.seen(source, time, now_ms)
+
+    @property
     def watermark(self) -> int:
         """UTC ms, as of the last step."""
         return self._frontier.watermark

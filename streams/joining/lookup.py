@@ -5,11 +5,11 @@ Offsets that lie close together are read as one stretch: windows close in the or
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from schemas.errors import BrokerUnavailable
 from streams.config import Settings
-from streams.offsets import plain_consumer
+from streams.offsets import PASSING, kafka_error, plain_consumer
 
 #: Two offsets no further apart than this are read in one stretch: a jump costs as much as reading some hundred.
 GAP = 500
@@ -26,9 +26,9 @@ class ServedReader:
         )
 
     def read(self, topic: str, partition: int, offsets: Iterable[int]) -> dict[int, bytes]:
-        """The values at these offsets. One that retention has deleted is left out.
+        """The values at these offsets. One that is not there, as retention has deleted it, is left out.
 
-        Raises BrokerUnavailable.
+        Raises BrokerUnavailable, SettingsError (no such topic).
         """
         found: dict[int, bytes] = {}
         for start, end, wanted in stretches(sorted(set(offsets))):
@@ -46,9 +46,11 @@ class ServedReader:
         deadline = time.monotonic() + STALL_S
         while time.monotonic() < deadline:
             for message in self._consumer.consume(BATCH, 0.1):
-                if message.error() is not None:
-                    if message.offset() is not None and message.offset() >= end:
-                        return
+                if (error := message.error()) is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        return  # the log ends here, whatever was asked for
+                    if error.code() not in PASSING and not error.retriable():
+                        raise kafka_error(error, f"{topic}[{partition}]")
                     continue
                 if message.offset() >= end:
                     return

@@ -116,6 +116,7 @@ class LabelService:
             self.examples += self._step(joiner, [], wait_s)
             for task, counts in joiner.counts().items():
                 self.counts[task] = added(self.counts.get(task, Counts()), counts)
+        self._tell(joiners)
 
     def _step(self, part: Deriver | Joiner, extra: list[Sent], wait_s: float) -> int:
         try:
@@ -141,6 +142,13 @@ class LabelService:
         self._heartbeat = time_ms, self._clock()
         tasks = [name for name in self._settings.tasks if derive.SOURCE in make_task(name).labels.sources]
         return [sent for task in tasks for sent in derivers[0].heartbeats(task, time_ms)]
+
+    def _tell(self, joiners: list[Joiner]) -> None:
+        """A shop's heartbeat comes on any one partition, and speaks for all; our own come on each."""
+        for source in {source for joiner in joiners for source in joiner.heard} - {derive.SOURCE}:
+            newest = max(joiner.heard.get(source, 0) for joiner in joiners)
+            for joiner in joiners:
+                joiner.hear(source, newest, self._now())
 
     def _report(self, joiners: list[Joiner]) -> None:
         log.info(

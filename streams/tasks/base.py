@@ -92,6 +92,10 @@ class Task(ABC):
     def target(self, event: Record) -> str:
         """The label's target id: the key of its `served` record."""
 
+    def shown(self, event: Record) -> list[bool]:
+        """Of each candidate, whether the user saw it: only such a one can become a negative. Empty: all of them."""
+        return []
+
     @abstractmethod
     def fill(self, rows: Rows, events: Sequence[Record], context: Context) -> None:
         """Writes the task's part of zeroed feature rows; the sequence part is written already."""

@@ -39,6 +39,9 @@ class ClickThrough(Task):
         """The impression's own id: a click names it as its impression_id."""
         return str(event["event_id"])
 
+    def shown(self, event: Record) -> list[bool]:
+        return [ad["shown"] for ad in event["slate"]]
+
     def fill(self, rows: Rows, events: Sequence[Record], context: Context) -> None:
         items, ads = context.catalog.items.get, context.catalog.ads.get
         rows["context_item"] = [items(event["context_item_id"], 0) for event in events]

@@ -1,0 +1,194 @@
+"""What a fine-tune needs of each task, over examples of what was served: loss, calibration, figures.
+A first training has `problems`, over recorded events; here labels, weights and features come with the example.
+
+The examples are in three parts: [0, learning) train, [learning, judging) stop the training and calibrate, and the
+newest, from `judging` on, are for figures only.
+"""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.heads import RecommendationHead
+from engines.manifest import Manifest
+from engines.model import HeadraceModel
+from finetune import history
+from finetune.calibrate import platt, thresholds
+from finetune.examples import Examples
+from finetune.losses import CANDIDATES, MASKED, tensors
+from finetune.metrics import hit_at, log_loss, ndcg_at, normalised_entropy, pr_auc, rank_of
+from finetune.problems import Finish, Outputs, Problem
+from finetune.trainer import Batch, TorchTable
+from schemas.errors import TrainingError
+from streams.catalog import Catalogue
+from streams.tasks.base import Task, calibrated
+
+Floats = NDArray[np.float32]
+Sum = tuple[Tensor, Tensor]
+"""A loss summed over examples and their weights, and the sum of these."""
+
+
+class Served(Problem):
+    """Examples, newest last, with the champion's manifest. `negatives`: the share of the negatives that was kept.
+
+    With `offset`, negatives do not weigh 1 / negatives in training; the logit is moved by -ln(negatives) instead, so
+    that what is learned is the logit of the whole (King and Zeng 2001, prior correction): less varied gradients.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        catalog: Catalogue,
+        champion: Manifest,
+        examples: Examples,
+        *,
+        learning: int,
+        judging: int,
+        negatives: float = 1.0,
+        offset: bool = False,
+        prior: Floats | None = None,
+    ) -> None:
+        """prior (rows,): what the champion adds to the catalogue's scores. Raises TrainingError for an empty part."""
+        for part, name in (
+            (learning, "to train on"),
+            (judging - learning, "to stop by"),
+            (len(examples) - judging, "to judge by"),
+        ):
+            if part <= 0:
+                raise TrainingError(
+                    f"no examples {name}", where=task.name, expected="more new examples", todo="wait for more labels"
+                )
+        self.task, self.catalog, self.champion = task, catalog, champion
+        self.examples = history.Examples(examples["features"], [], examples["time"], np.arange(len(examples)))
+        self.label, self.weight = examples["label"].copy(), examples["weight"].copy()
+        self.learning, self.judging = learning, judging
+        self.negatives, self.offset = negatives, offset and 0 < negatives < 1
+        self.prior = prior
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Nothing: labels come with the examples."""
+
+    def begin(self, model: HeadraceModel) -> None:
+        """Nothing: the champion's scaling of fields is part of its weights, and stays."""
+
+    def loss(self) -> Any:
+        raise NotImplementedError("a fine-tune sums weighted losses: see `summed`")
+
+    @abstractmethod
+    def summed(self, model: HeadraceModel, table: TorchTable, batch: Batch, seed: int, *, training: bool) -> Sum:
+        """Over the examples of numbers `batch`. training: with the offset, and what else only training has."""
+
+    @abstractmethod
+    def judge(self, outputs: Outputs, which: NDArray[np.intp], calibration: dict[str, float]) -> dict[str, float]:
+        """Figures of an engine's outputs for the examples of numbers `which`."""
+
+
+class _Chance(Served):
+    """A chance of each place that has a label: weighted cross-entropy, Platt's calibration."""
+
+    def summed(self, model: HeadraceModel, table: TorchTable, batch: Batch, seed: int, *, training: bool) -> Sum:
+        logit = model(**tensors(self.task.inputs(self.examples.rows[batch], table)))["logit"].reshape(len(batch), -1)
+        weight, label = self.weight[batch], self.label[batch]
+        if training and self.offset:
+            weight = np.where(label > 0.5, weight, weight * np.float32(self.negatives))
+            logit = logit - np.float32(np.log(self.negatives))
+        given = torch.from_numpy(weight)
+        total = F.binary_cross_entropy_with_logits(logit, torch.from_numpy(label), given, reduction="sum")
+        return total, given.sum()
+
+    def flat(self, outputs: Outputs, which: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Labels, logits and weights of what has a label, each (n,)."""
+        there = self.weight[which] > 0
+        logit = outputs["logit"].reshape(len(which), -1)
+        return self.label[which][there], logit[there], self.weight[which][there]
+
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        tuning, last = which < self.judging, which >= self.judging
+        label, logit, weight = self.flat(part(outputs, tuning), which[tuning])
+        calibration, settings = dict(self.champion.calibration), dict(self.champion.settings)
+        if 0 < label.sum() < label.size:  # else the champion's stay: one class says nothing of the other
+            calibration = platt(logit, label, weight)
+            settings |= self.settings(label, calibrated(logit, calibration), weight)
+        return Finish(calibration, settings, self.judge(part(outputs, last), which[last], calibration))
+
+    def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, float]:
+        return {"mean": float(np.average(label, weights=weight))}
+
+    def judge(self, outputs: Outputs, which: NDArray[np.intp], calibration: dict[str, float]) -> dict[str, float]:
+        label, logit, weight = self.flat(outputs, which)
+        chance = calibrated(logit, calibration)
+        figures = {"log_loss": log_loss(label, chance, weight)}
+        if 0 < label.sum() < label.size:
+            figures["normalised_entropy"] = normalised_entropy(label, chance, weight)
+            figures["pr_auc"] = pr_auc(label, chance, weight)
+        return figures
+
+
+class ServedFraud(_Chance):
+    name: ClassVar[str] = "fraud"
+
+    def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, float]:
+        return super().settings(label, chance, weight) | thresholds(label, chance)
+
+
+class ServedClicks(_Chance):
+    name: ClassVar[str] = "ctr"
+
+
+class ServedItems(Served):
+    """The item that was wanted, among all that could have been: softmax over the catalogue, or a sample of it."""
+
+    name: ClassVar[str] = "recommendations"
+
+    def prepare(self) -> None:
+        self.weight = self.weight.max(axis=1)
+        self.item = self.label.max(axis=1).astype(np.int32)
+        self._bias = self.catalog.candidate_bias()
+        if self.prior is not None:
+            self._bias = np.maximum(self._bias + self.prior, self._bias.min())
+        self._candidates = np.flatnonzero(self._bias > MASKED)
+        self.weight = self.weight * (self._bias[self.item] > MASKED)  # what is sold out cannot be ranked any more
+
+    @property
+    def bias(self) -> Floats:
+        return self._bias
+
+    def shared_inputs(self, vectors: Floats) -> Outputs:
+        return {"catalog": vectors, "catalog_bias": self._bias}
+
+    def summed(self, model: HeadraceModel, table: TorchTable, batch: Batch, seed: int, *, training: bool) -> Sum:
+        goals = self.item[batch]
+        states, mask = model.encode(tensors(self.task.inputs(self.examples.rows[batch], table)))
+        last = model.read(states[:, -1:], states, mask, causal=False)[:, 0]
+        users = cast(RecommendationHead, model.head).vectors(last)
+        pool = self._candidates
+        if len(pool) > CANDIDATES:
+            drawn = np.random.default_rng(seed).choice(pool, CANDIDATES, replace=False)
+            pool = np.union1d(drawn, goals[self.weight[batch] > 0])
+        scores = users @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(self._bias[pool])
+        weight = torch.from_numpy(self.weight[batch])
+        place = np.minimum(np.searchsorted(pool, goals), len(pool) - 1)  # of weight 0 where it is not in the pool
+        each = F.cross_entropy(scores, torch.from_numpy(place), reduction="none")
+        return (each * weight).sum(), weight.sum()
+
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        last = which >= self.judging
+        return Finish({}, dict(self.champion.settings), self.judge(part(outputs, last), which[last], {}))
+
+    def judge(self, outputs: Outputs, which: NDArray[np.intp], calibration: dict[str, float]) -> dict[str, float]:
+        there = self.weight[which] > 0
+        rank = rank_of(self.item[which], outputs["rows"])[there]
+        return {"hit@10": hit_at(rank, 10), "ndcg@10": ndcg_at(rank, 10)} if len(rank) else {}
+
+
+def part(outputs: Outputs, keep: NDArray[np.bool_]) -> Outputs:
+    return {name: each[keep] for name, each in outputs.items()}
+
+
+SERVED: dict[str, type[Served]] = {each.name: each for each in (ServedFraud, ServedClicks, ServedItems)}

@@ -1,0 +1,210 @@
+"""The gate lets honest improvements through, refuses what is broken for the right reason, and says why."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from bench.gate_cases import BREAKS, HOUR, NOW, TASKS, applies, broken, everywhere, honest, worse
+from finetune import checks, metrics, poison
+from finetune.bootstrap import Floats, Statistic, average_precision, paired, ranking, recall_at, units_of
+from finetune.bounds import Bounds
+from finetune.evidence import Evidence, GateReport, Scores
+from finetune.gate import judge
+from schemas.errors import SettingsError, TrainingError
+
+QUICK = Bounds(draws=200)
+TWENTY = [(kind, next(task for task in TASKS[n % 3 :] + TASKS if applies(kind, task))) for n, kind in enumerate(BREAKS)]
+TWENTY += [("constant scores", "fraud"), ("miscalibrated by 2", "ctr"), ("forgot the old", "fraud")]
+TWENTY += [("label flips", "ctr"), ("bad in one slice", "fraud")]
+
+
+@pytest.fixture(scope="module")
+def fraud() -> Evidence:
+    return honest("fraud", 1)
+
+
+def failed(evidence: Evidence, bounds: Bounds = QUICK) -> tuple[str, ...]:
+    return judge(evidence, bounds).reasons
+
+
+@pytest.mark.parametrize(("kind", "task"), TWENTY)
+def test_a_broken_candidate_is_refused_for_what_is_broken(kind: str, task: str):
+    evidence, name = broken(kind, task, 3)
+    report = judge(evidence, QUICK)
+    assert report.verdict == "refuse"
+    assert name in report.reasons
+    assert not report.improves
+
+
+def test_there_are_twenty_broken_candidates_of_ten_kinds():
+    assert len(set(TWENTY)) >= 20
+    assert len({kind for kind, _ in TWENTY}) >= 10
+
+
+def test_at_least_sixteen_of_twenty_honest_improvements_pass():
+    cases = [(TASKS[number % 3], 500 + number) for number in range(20)]
+    assert sum(judge(honest(*case), QUICK).verdict == "pass" for case in cases) >= 16
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_equal_scores_pass_and_are_no_improvement(task: str):
+    evidence = honest(task, 2)
+    window, old = evidence.window, evidence.old
+    assert old is not None
+    same = replace(
+        evidence, window=replace(window, candidate=window.champion), old=replace(old, candidate=old.champion),
+        thresholds=evidence.thresholds and (evidence.thresholds[0],) * 2,
+    )  # fmt: skip
+    report = judge(same, QUICK)
+    assert report.verdict == "pass"
+    assert not report.improves
+    assert all(value == 0 for name, value in report.figures.items() if name.endswith(("difference", "low", "high")))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_candidate_that_gets_worse_and_worse_is_refused_from_some_point_on(task: str):
+    evidence = honest(task, 4)
+    rank = np.random.default_rng(0).random(len(evidence.window.label))
+    verdicts = [
+        judge(worse(evidence, np.random.default_rng(0), rank < share), QUICK).verdict for share in (0, 0.15, 0.4, 1)
+    ]
+    assert verdicts[0] == "pass"
+    assert verdicts[-1] == "refuse"
+    assert verdicts == sorted(verdicts)
+
+
+def test_the_report_goes_through_json_and_back(fraud: Evidence):
+    nan = replace(fraud.window.candidate, value=np.full(len(fraud.window.label), np.nan))
+    for evidence in (fraud, replace(fraud, window=replace(fraud.window, candidate=nan))):
+        report = judge(evidence, QUICK)
+        said = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+        assert GateReport.from_dict(said) == report
+        assert all(check.said.endswith(".") for check in report.checks)
+        assert len({check.name for check in report.checks}) == len(report.checks)
+
+
+def test_the_same_evidence_gives_the_same_report(fraud: Evidence):
+    assert judge(fraud, QUICK) == judge(fraud, QUICK)
+
+
+def test_too_few_labels_are_not_enough_evidence(fraud: Evidence):
+    window = replace(fraud.window, weight=np.where(np.arange(len(fraud.window.label)) < 500, 1.0, 0.0))
+    report = judge(replace(fraud, window=window), QUICK)
+    assert {"enough labels", "enough positives"} <= set(report.reasons)
+    assert not report.figures
+
+
+def test_an_engine_without_a_certificate_is_refused(fraud: Evidence):
+    assert failed(replace(fraud, certificate=None)) == ("certificate",)
+
+
+def test_thresholds_that_send_too_many_orders_to_review_are_refused(fraud: Evidence):
+    assert fraud.thresholds is not None
+    low = (0.0005, fraud.thresholds[1][1])
+    assert {"alerts", "changed decisions"} <= set(failed(replace(fraud, thresholds=(fraud.thresholds[0], low))))
+
+
+def test_one_user_with_a_flood_of_labels_is_seen(fraud: Evidence):
+    user = fraud.taught.user.copy()
+    user[:200] = 1
+    assert failed(replace(fraud, taught=replace(fraud.taught, user=user))) == ("burst of a user",)
+
+
+def test_labels_that_come_twice_are_seen(fraud: Evidence):
+    ids = fraud.taught.label_id.copy()
+    ids[:200] = ids[200:400]
+    assert failed(replace(fraud, taught=replace(fraud.taught, label_id=ids))) == ("repeated labels",)
+
+
+def test_a_feed_that_comes_once_a_day_is_no_burst(fraud: Evidence):
+    assert fraud.known is not None
+    taught, known = (
+        replace(each, observed_at=each.observed_at // (24 * HOUR) * 24 * HOUR + 24 * HOUR)
+        for each in (fraud.taught, fraud.known)
+    )
+    assert poison.burst(taught, known, QUICK).passed
+
+
+def test_a_source_that_was_never_heard_of_may_not_send_hundreds_at_once(fraud: Evidence):
+    assert fraud.known is not None
+    source, observed = fraud.taught.source.astype("U20"), fraud.taught.observed_at.copy()
+    source[:300], observed[:300] = "partner", NOW
+    found = poison.burst(replace(fraud.taught, source=source, observed_at=observed), fraud.known, QUICK)
+    assert not found.passed
+    assert "partner" in found.said
+
+
+def test_psi_is_small_for_a_resample_and_large_for_another_unit():
+    rng = np.random.default_rng(0)
+    before, now = np.abs(rng.standard_normal((2, 4000)))
+    now[:100] = np.nan
+    before[:100] = np.nan
+    assert poison.psi(now, before) < 0.05
+    assert poison.psi(100 * now, before) > 1
+    assert poison.psi(np.zeros(500), np.zeros(900)) < 0.01
+    assert poison.psi(np.ones(500), np.zeros(900)) > 1
+
+
+def test_holm_rejects_in_order_and_stops_at_the_first_that_holds():
+    assert checks.holm({"a": 0.04, "b": 0.001, "c": 0.02}, 0.05) == ["b", "c", "a"]
+    assert checks.holm({"a": 0.04, "b": 0.001, "c": 0.03}, 0.05) == ["b"]
+    assert checks.holm({}, 0.05) == []
+
+
+def test_a_metric_that_the_gate_does_not_know_is_an_error(fraud: Evidence):
+    with pytest.raises(SettingsError, match="no gate for the metric"):
+        judge(replace(fraud, metric="accuracy"), QUICK)
+
+
+def test_a_window_of_unequal_lengths_is_an_error(fraud: Evidence):
+    with pytest.raises(TrainingError, match="candidate"):
+        replace(fraud.window, candidate=Scores(np.zeros(3)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(1, 8))
+def test_figures_of_weighted_draws_are_those_of_the_events_repeated(seed: int, n: int, distinct: int):
+    rng = np.random.default_rng(seed)
+    label = (rng.random(n) < 0.4).astype(float)
+    label[:2] = (0, 1)
+    score = rng.integers(0, distinct, n) / distinct
+    unit, weight = units_of(rng.integers(0, n, n)), np.ones(n)
+    count = rng.poisson(1.0, (1, unit.max() + 1)).astype(float)
+    again = np.repeat(np.arange(n), count[0][unit].astype(int))
+    if not 0 < label[again].sum() < len(again):
+        return
+    pair = ranking(unit, label, weight, score, score, average_precision)(count)
+    assert pair[0][0] == pair[1][0] == pytest.approx(average_precision_score(label[again], score[again]))
+    recall = ranking(unit, label, weight, score, score, recall_at(0.2))(count)[0][0]
+    assert recall == pytest.approx(metrics.recall_at_fpr(label[again], score[again], 0.2))
+    assert checks.roc_auc(label[again], score[again]) == pytest.approx(roc_auc_score(label[again], score[again]))
+
+
+def test_the_interval_of_a_difference_holds_the_truth_about_as_often_as_it_says():
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(0.1, 1.0, 300)
+        found = paired(mean_of(values), 300, 300, relative=False, draws=300, seed=seed)
+        held += found.low <= 0.1
+    assert 180 <= held <= 198
+
+
+def mean_of(values: Floats) -> Statistic:
+    return lambda count: (np.zeros(len(count)), count @ values / count.sum(axis=1))
+
+
+def test_harm_everywhere_is_seen_in_every_task():
+    for task in TASKS:
+        evidence = honest(task, 6)
+        reasons = failed(worse(evidence, np.random.default_rng(1), everywhere(evidence)))
+        assert metrics_of(task) & set(reasons)
+
+
+def metrics_of(task: str) -> set[str]:
+    return {"fraud": {"pr_auc", "recall"}, "ctr": {"normalised_entropy"}, "recommendations": {"ndcg"}}[task]
