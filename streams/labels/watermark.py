@@ -52,7 +52,10 @@ class Watermark:
 
     def at(self, now: int) -> int:
         """The watermark, UTC ms, at the broker's time `now`; never more than AHEAD_MS past that."""
-        times = [part.newest for part in self._parts.values() if not self._is_idle(part, now)]
+        parts = self._parts.values()
+        times = [part.newest for part in parts if not self._is_idle(part, now)]
+        # All idle: it stands where those that ever spoke have come to. One that never did holds nobody up for ever.
+        times = times or [part.newest for part in parts if part.newest >= 0]
         if times and min(times) >= 0:
             self._reached = max(self._reached, min(times) - self._lateness)
         return min(self._reached, now + AHEAD_MS)
