@@ -3,6 +3,7 @@ Tests share them and so use names of their own: `fresh_settings` gives an app id
 """
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,17 @@ def _no_settings_from_outside() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """For tests that run commands: these set the root logger up for a process of their own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
 
 
 @pytest.fixture(scope="session")

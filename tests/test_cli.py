@@ -1,7 +1,6 @@
 """The command line: what it teaches, how it ends, and that every bad input is one clear line."""
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -31,18 +30,12 @@ Headrace = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging_as_it_was: None) -> None:
     """An empty folder and home, no broker unless a test names one, and the root logger as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HEADRACE_BROKERS", NOBODY)
     monkeypatch.setenv("HEADRACE_REGISTRY_URL", f"http://{NOBODY}")
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture

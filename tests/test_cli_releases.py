@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -25,7 +25,7 @@ def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings
 
 
 @pytest.fixture
-def headrace(settings: Settings, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Headrace:
+def headrace(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging_as_it_was: None) -> Headrace:
     monkeypatch.chdir(tmp_path)
     env = {
         "HEADRACE_BROKERS": settings.brokers,
