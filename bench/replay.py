@@ -22,7 +22,8 @@ from streams.events import ENTITY_FIELDS, Record
 from streams.features import pack
 from streams.live import CatalogueFeed
 from streams.offsets import bounds, places, read_range
-from streams.restore import Recovery, stored
+from streams.raw import RawRecord
+from streams.restore import Recovery
 from streams.scoring import Scorer
 from streams.state import UserState
 from streams.tasks import make_task
@@ -112,7 +113,7 @@ def _pass(
     said = dict(_said(settings, scorer, names, partition))
     parts = []
     for topic, name in enumerate(names.inputs):
-        raw = [stored(message) for message in read_topic(settings, name, partition)]
+        raw = [RawRecord.of(message) for message in read_topic(settings, name, partition)]
         parts.append((topic, raw, scorer.decode(topic, raw)))
     work = scorer.prepare(parts, 0, order=Recovery._order, said=said)
     for job in work.jobs:

@@ -5,7 +5,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,10 @@ from streams.batch import CLICKS, IMPRESSIONS, ORDERS
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names, make_codecs
 from streams.config import Topics
-from streams.deadletters import RawRecord
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES
-from streams.fetching import Consumed
 from streams.partitioning import partition_for
+from streams.raw import RawRecord
 from streams.scoring import Scorer
 from streams.sources.load import MIX, START_MS, history_load, uniform_catalog, uniform_load
 from streams.sources.telling import Timed
@@ -140,7 +139,7 @@ class Feed:
         offset = self._offsets.get((topic, partition), 0)
         self._offsets[topic, partition] = offset + 1
         value = self._encoders[event.topic](record)
-        return topic, cast(RawRecord, Consumed(event.topic, partition, offset, event.time, key, value, []))
+        return topic, RawRecord(event.topic, partition, offset, event.time, key, value, ())
 
 
 def _parts(records: Sequence[tuple[int, RawRecord]]) -> Iterator[Part]:

@@ -2,24 +2,14 @@
 Faust's cost is per message, so a batch pays it once; how far a partition is done is counted here too."""
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from faust import Schema
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP
 
-
-class Record(Protocol):
-    """What a consumed record has (see streams.fetching). `timestamp`: UTC ms, the broker's or client's."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+from streams.raw import RawRecord
 
 
 class RecordBatch:
@@ -28,7 +18,7 @@ class RecordBatch:
 
     __slots__ = ("done", "records", "size", "tp")
 
-    def __init__(self, tp: TP, records: list[Record]) -> None:
+    def __init__(self, tp: TP, records: list[RawRecord]) -> None:
         self.tp, self.records, self.done = tp, records, 0
         #: bytes of keys and values
         self.size = sum([len(record.key or b"") + len(record.value or b"") for record in records])
@@ -89,7 +79,7 @@ class Ledger:
 class BatchScheduler(DefaultSchedulingStrategy):
     """Cuts what was fetched into batches, one for each partition, instead of record after record in turn."""
 
-    def iterate(self, records: Mapping[TP, list[Record]]) -> Iterator[tuple[TP, RecordBatch]]:
+    def iterate(self, records: Mapping[TP, list[RawRecord]]) -> Iterator[tuple[TP, RecordBatch]]:
         for tp, found in records.items():
             owner = TP(*tp)
             yield owner, RecordBatch(owner, found)

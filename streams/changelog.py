@@ -1,7 +1,7 @@
 """The durable copy of user state: a compacted topic that one owner a partition writes in transactions.
 A flush is all or nothing and ends with the frontier; to acquire a partition shuts out whoever held it before.
 
-Not here: when to flush (a barrier of the scoring loop), and the local store (only a copy of this log).
+Not here: when to flush (streams.flush), and the local store (only a copy of this log).
 """
 
 import json

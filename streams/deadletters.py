@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Protocol
 
 from confluent_kafka import Message
 
@@ -19,6 +18,7 @@ from schemas.wire import Decoder
 from streams.config import Settings
 from streams.offsets import bounds, places, read_range
 from streams.partitioning import partition_for
+from streams.raw import RawRecord
 from streams.transactions import Sent, TransactionalProducer
 
 log = logging.getLogger(__name__)
@@ -34,25 +34,14 @@ CHUNK = 100  # letters held at a time, in reading and in a transaction: they may
 TEXT_CHARS = 2_000
 
 
-class RawRecord(Protocol):
-    """A consumed record as aiokafka has it; confluent-kafka's Message will do as well."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
-
-
 def dead_letter(record: RawRecord | Message, error: BadRecord, now_ms: int, limit: int = CARRIED_BYTES) -> Record:
     """The DeadLetter of a message, to be published under the letter's own key.
 
     Compression can bring in what no topic takes once it is unpacked: a value of more than `limit` bytes, a key or
     headers of more than SIDE_BYTES are cut there, and such a message cannot be brought home.
     """
-    topic, partition, offset, timestamp, key, value, headers = _parts(record)
+    given = RawRecord.of(record) if isinstance(record, Message) else record
+    topic, partition, offset, timestamp, key, value, headers = given
     replays = sum(name == REPLAY and _number(count) for name, count in headers)
     kept = [{"name": name, "value": content} for name, content in headers if name not in (REPLAY, CUT)]
     side = sum(len(name) + len(content or b"") for name, content in headers)
@@ -84,14 +73,6 @@ def carried_bytes(settings: Settings) -> int:
 def letter_bytes(settings: Settings) -> int:
     """What a producer of dead letters, and of what comes home, must be allowed: `message.max.bytes`."""
     return carried_bytes(settings) + 4 * SIDE_BYTES
-
-
-def _parts(record: Any) -> tuple[str, int, int, int, bytes | None, bytes | None, Sequence[tuple[str, bytes]]]:
-    if isinstance(record, Message):
-        place = (record.topic(), record.partition(), record.offset(), record.timestamp()[1])
-        return (*place, record.key(), record.value(), record.headers() or ())
-    place = (record.topic, record.partition, record.offset, record.timestamp)
-    return (*place, record.key, record.value, record.headers)
 
 
 def _number(digits: bytes | None) -> int:

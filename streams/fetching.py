@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from faust.types import TP
 
 from schemas.errors import BrokerUnavailable
 from streams.config import Settings
+from streams.raw import RawRecord
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +39,7 @@ PASSING = frozenset(
 )
 
 
-class Consumed(NamedTuple):
-    """A record as the broker has it. `timestamp`: UTC ms, the broker's or client's."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-
-Records = dict[TP, list[Consumed]]
+Records = dict[TP, list[RawRecord]]
 
 
 class Fetcher:
@@ -189,9 +177,7 @@ class Fetcher:
                 if message.error() is not None:
                     self._refused(message.error(), topic, partition, offset)
                     continue
-                place = TP(topic, partition)
-                key, value, headers = message.key(), message.value(), message.headers()
-                record = Consumed(topic, partition, offset, message.timestamp()[1], key, value, headers or [])
+                place, record = TP(topic, partition), RawRecord.of(message)
                 self._records.setdefault(place, []).append(record)
                 self._read[place] = offset + 1
                 self._count += 1

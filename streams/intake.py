@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from faust.types import TP
 
-from streams.batches import Record, RecordBatch
+from streams.batches import RecordBatch
 from streams.lanes import Entry, Piece, Queue, cut
+from streams.raw import RawRecord
 
 #: A partition is paused above these, queued and not handed out, and resumed below half of them.
 QUEUED_EVENTS = 4096
@@ -23,7 +24,7 @@ class Part:
     def __init__(self, tp: TP) -> None:
         self.tp = tp
         self.pieces: list[Piece] = []
-        self.records: list[Record] = []
+        self.records: list[RawRecord] = []
 
     def add(self, piece: Piece) -> None:
         self.pieces.append(piece)
@@ -59,7 +60,7 @@ class MicroBatch:
         """Events."""
         return sum([len(part) for part in self.parts])
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[RawRecord]:
         for part in self.parts:
             yield from part.records
 
@@ -126,7 +127,7 @@ class Intake:
         return list(dropped.values())
 
     def fail(self, error: BaseException) -> None:
-        """The worker ends: whoever takes or drains gets `error`."""
+        """The worker ends: whoever takes, or waits for what is out, gets `error`."""
         self._failure = self._failure or error
         self._changed.set()
         self._closed.set()

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from faust.types import TP
 
-from streams.batches import Record, RecordBatch
+from streams.batches import RecordBatch
+from streams.raw import RawRecord
 
 #: Topics of one partition number are merged by time; events within this many ms of each other need not be.
 MERGE_SLACK_MS = 1000
@@ -46,7 +47,7 @@ class Piece:
         return self.stop - self.start
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[RawRecord]:
         return self.entry.batch.records[self.start : self.stop]
 
     @property

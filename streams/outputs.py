@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from schemas.errors import BadRecord
 from streams.batch import ORDERS, TOPICS
 from streams.codecs import Codecs, Names
-from streams.deadletters import MOVED, RawRecord, dead_letter, notice
+from streams.deadletters import MOVED, dead_letter, notice
 from streams.entities import touch_key, touch_partition, touches
 from streams.events import ENTITY_FIELDS, Record, order_entities
 from streams.features import pack
 from streams.notices import Notices
 from streams.output_columns import FEATURES_FORMAT, MOST_US, Tables, tables
 from streams.partitioning import partition_for
+from streams.raw import RawRecord
 from streams.tasks.base import Result
 from streams.work import Job, Outgoing, Work, outgoing
 

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from confluent_kafka import Message
 from numpy.typing import NDArray
 
 from schemas.errors import BadRecord, HeadraceError
 from streams.batch import TOPICS
 from streams.changelog import Changelog, Frontier, Progress
 from streams.config import Settings
-from streams.deadletters import RawRecord
 from streams.events import Record
 from streams.offsets import bounds, committed, read_range
+from streams.raw import RawRecord
 from streams.recovery import Cut, horizon, processing_order
 from streams.scoring import Scorer
 from streams.store import UserStore
@@ -30,19 +29,6 @@ T = TypeVar("T")
 
 CHUNK = 2048
 RETRY_S = 1.0
-
-
-@dataclass(slots=True)
-class Stored:
-    """A Kafka record read by recovery, with the attributes that the loop reads of a live one."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Any
 
 
 @dataclass(slots=True)
@@ -138,20 +124,7 @@ class Recovery:
         name = self._scorer.names.inputs[topic]
         for messages in read_range(self._settings, name, partition, start, end):
             for first in range(0, len(messages), CHUNK):
-                yield [stored(message) for message in messages[first : first + CHUNK]]
-
-
-def stored(message: Message) -> RawRecord:
-    """A confluent message as the loop knows records."""
-    return Stored(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        message.timestamp()[1],
-        message.key(),
-        message.value(),
-        message.headers() or [],
-    )
+                yield [RawRecord.of(message) for message in messages[first : first + CHUNK]]
 
 
 async def until_it_works(what: str, attempt: Callable[..., T], *args: Any) -> T:

@@ -16,12 +16,13 @@ from schemas.errors import BadRecord
 from streams.batch import EventBatch
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names
-from streams.deadletters import CARRIED_BYTES, RawRecord
+from streams.deadletters import CARRIED_BYTES
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES, Record, check, event_batch
 from streams.features import SEQUENCE, Rows, fill_sequence, known_rows, look_up_mean, with_sequences
 from streams.outputs import Outputs
 from streams.partitioning import Partitions
+from streams.raw import RawRecord
 from streams.state import History, UserState
 from streams.tasks.base import Context, Serving, Task
 from streams.work import REPLAYED, Job, Order, Outgoing, Said, Work

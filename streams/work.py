@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.batch import EventBatch
-from streams.deadletters import RawRecord
 from streams.events import Record
 from streams.features import Rows
+from streams.raw import RawRecord
 from streams.state import Absorbed
 from streams.tasks.base import Result, Task
 

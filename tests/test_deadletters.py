@@ -1,8 +1,7 @@
 """Dead letters: made of any record, read back, brought home once, to the right partition, byte for byte."""
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from streams.deadletters import (
 )
 from streams.offsets import bounds, places, read_range
 from streams.partitioning import partition_for
+from streams.raw import RawRecord
 from streams.topics import topic_specs
 from streams.transactions import TransactionalProducer
 from tests.records import NOON_MS
@@ -36,17 +36,7 @@ ALL = Selection()
 BROKEN = BadRecord("undecodable", "the first byte is 1", where="byte 0", expected="0", todo="send it again")
 
 
-@dataclass
-class Raw:
-    """As aiokafka has it."""
-
-    topic: str = "events.orders"
-    partition: int = 1
-    offset: int = 7
-    timestamp: int = NOON_MS
-    key: bytes | None = b"ann"
-    value: bytes | None = b"\x01garbage"
-    headers: Sequence[tuple[str, bytes]] = field(default_factory=tuple)
+GARBAGE = RawRecord("events.orders", 1, 7, NOON_MS, b"ann", b"\x01garbage", ())
 
 
 class Desk:
@@ -86,13 +76,13 @@ def desk(settings: Settings) -> Desk:
     return Desk(settings)
 
 
-def raw(desk: Desk, number: int, **fields: Any) -> Raw:
+def raw(desk: Desk, number: int, **fields: Any) -> RawRecord:
     topic = desk.settings.topics.orders
-    return Raw(**{"topic": topic, "offset": number, "key": f"user {number}".encode(), **fields})
+    return GARBAGE._replace(**{"topic": topic, "offset": number, "key": f"user {number}".encode(), **fields})
 
 
 def test_a_dead_letter_holds_the_message_and_the_reason() -> None:
-    letter = dead_letter(Raw(headers=(("trace", b"\xff"),)), BROKEN, NOON_MS + 5)
+    letter = dead_letter(GARBAGE._replace(headers=(("trace", b"\xff"),)), BROKEN, NOON_MS + 5)
     assert letter == {
         "topic": "events.orders", "partition": 1, "offset": 7, "timestamp": NOON_MS,
         "key": b"ann", "value": b"\x01garbage", "headers": [{"name": "trace", "value": b"\xff"}],
@@ -111,14 +101,14 @@ contents = st.one_of(st.none(), st.binary(max_size=20))
 
 @given(
     st.builds(
-        Raw,
+        GARBAGE._replace,
         key=contents,
         value=contents,
         headers=st.lists(st.tuples(st.one_of(names, st.just(REPLAY)), contents), max_size=4),
     ),
     st.text(st.characters(), max_size=50),
 )
-def test_any_message_and_any_reason_can_be_written_and_read(record: Raw, text: str) -> None:
+def test_any_message_and_any_reason_can_be_written_and_read(record: RawRecord, text: str) -> None:
     registry = MemoryRegistry()
     letter = dead_letter(record, BadRecord("wrong_type", text, where=text), NOON_MS)
     encoded = Encoder(registry, "deadletters", "dead_letter")(letter)
@@ -126,28 +116,33 @@ def test_any_message_and_any_reason_can_be_written_and_read(record: Raw, text: s
 
 
 def test_a_message_that_failed_after_a_replay_says_how_often() -> None:
-    letter = dead_letter(Raw(headers=((REPLAY, b"2"), ("trace", b"1"))), BROKEN, NOON_MS)
+    letter = dead_letter(GARBAGE._replace(headers=((REPLAY, b"2"), ("trace", b"1"))), BROKEN, NOON_MS)
     assert letter["replays"] == 2
     assert letter["headers"] == [{"name": "trace", "value": b"1"}]
 
 
 @pytest.mark.parametrize("count", [b"", b"-1", b"x", b"9" * 400])
 def test_a_stranger_s_replay_count_is_no_count(count: bytes) -> None:
-    assert dead_letter(Raw(headers=((REPLAY, count),)), BROKEN, NOON_MS)["replays"] == 0
+    assert dead_letter(GARBAGE._replace(headers=((REPLAY, count),)), BROKEN, NOON_MS)["replays"] == 0
 
 
 def test_a_value_above_the_limit_is_cut_and_says_how_long_it_was() -> None:
-    letter = dead_letter(Raw(value=bytes(101)), BROKEN, NOON_MS, limit=100)
+    letter = dead_letter(GARBAGE._replace(value=bytes(101)), BROKEN, NOON_MS, limit=100)
     assert letter["value"] == bytes(100)
     assert letter["headers"] == [{"name": CUT, "value": b"101"}]
     assert Letter(0, 0, letter).cut
-    assert not Letter(0, 0, dead_letter(Raw(value=bytes(100)), BROKEN, NOON_MS, limit=100)).cut
+    assert not Letter(0, 0, dead_letter(GARBAGE._replace(value=bytes(100)), BROKEN, NOON_MS, limit=100)).cut
 
 
 @pytest.mark.parametrize(
-    "record", [Raw(key=bytes(900_000)), Raw(headers=[("h", bytes(900_000))]), Raw(value=bytes(50_000_000))]
+    "record",
+    [
+        GARBAGE._replace(key=bytes(900_000)),
+        GARBAGE._replace(headers=[("h", bytes(900_000))]),
+        GARBAGE._replace(value=bytes(50_000_000)),
+    ],
 )
-def test_a_letter_always_fits_its_topic(record: Raw) -> None:
+def test_a_letter_always_fits_its_topic(record: RawRecord) -> None:
     settings, registry = Settings(), MemoryRegistry()
     letter = dead_letter(record, BROKEN, NOON_MS, carried_bytes(settings))
     encoded = Encoder(registry, "deadletters", "dead_letter")(letter)
@@ -156,7 +151,7 @@ def test_a_letter_always_fits_its_topic(record: Raw) -> None:
 
 
 def test_a_stranger_cannot_pretend_that_a_message_was_cut() -> None:
-    assert not Letter(0, 0, dead_letter(Raw(headers=((CUT, b"5"),)), BROKEN, NOON_MS)).cut
+    assert not Letter(0, 0, dead_letter(GARBAGE._replace(headers=((CUT, b"5"),)), BROKEN, NOON_MS)).cut
 
 
 @pytest.mark.parametrize("limit", [1_000, 1_000_000, 20_000_000])

@@ -12,7 +12,8 @@ from faust.types import TP
 
 from schemas.errors import BrokerUnavailable
 from streams.config import Settings
-from streams.fetching import Consumed, Fetcher
+from streams.fetching import Fetcher
+from streams.raw import RawRecord
 from tests.observer import Observer, new_topic, publish
 
 
@@ -35,20 +36,20 @@ async def fetching(settings: Settings, ahead: int = 1000) -> AsyncIterator[Fetch
         await fetcher.close()
 
 
-async def gather(fetcher: Fetcher, wanted: set[TP] | None, enough: Callable[[dict[TP, list[Consumed]]], bool]):
+async def gather(fetcher: Fetcher, wanted: set[TP] | None, enough: Callable[[dict[TP, list[RawRecord]]], bool]):
     """What `take` gives until it is enough, by partition."""
-    found: dict[TP, list[Consumed]] = {}
+    found: dict[TP, list[RawRecord]] = {}
     while not enough(found):
         for tp, records in (await fetcher.take(wanted, 0.5)).items():
             found.setdefault(tp, []).extend(records)
     return found
 
 
-def count(found: dict[TP, list[Consumed]]) -> int:
+def count(found: dict[TP, list[RawRecord]]) -> int:
     return sum(map(len, found.values()))
 
 
-def holds(least: int, found: dict[TP, list[Consumed]]) -> bool:
+def holds(least: int, found: dict[TP, list[RawRecord]]) -> bool:
     return count(found) >= least
 
 
@@ -75,7 +76,7 @@ def test_every_record_comes_once_and_in_order_from_the_offset_assigned(settings:
                 TP(topic, 1): list(range(100, sizes[TP(topic, 1)])),
             }
             first = found[TP(topic, 0)][0]
-            assert (first.topic, first.partition, first.headers) == (topic, 0, [])
+            assert (first.topic, first.partition, first.headers) == (topic, 0, ())
             assert first.key is not None
             assert first.value is not None
             assert first.value.decode().removeprefix("value-") == first.key.decode().removeprefix("user-")
@@ -131,7 +132,7 @@ def test_pauses_at_any_moment_lose_nothing_and_repeat_nothing(settings: Settings
     async def story() -> None:
         async with fetching(settings, ahead=50) as fetcher:
             await fetcher.assign(dict.fromkeys(places))
-            found: dict[TP, list[Consumed]] = {}
+            found: dict[TP, list[RawRecord]] = {}
             paused: set[TP] = set()
             for _ in range(40):
                 await asyncio.to_thread(publish, settings, topic, dice.randrange(200))

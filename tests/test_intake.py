@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from faust.types import TP
@@ -14,15 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from schemas.errors import ProduceFailed
 from streams import intake as module
-from streams.batches import Ledger, Record, RecordBatch
+from streams.batches import Ledger, RecordBatch
 from streams.intake import Intake, MicroBatch
+from streams.raw import RawRecord
 
 CLICKS, ORDERS = TP("clicks", 0), TP("orders", 0)
 
 
 def batch(tp: TP, offsets: Iterable[int], at: Callable[[int], int] = lambda offset: 0, size: int = 1) -> RecordBatch:
-    records = [SimpleNamespace(offset=offset, timestamp=at(offset), key=None, value=bytes(size)) for offset in offsets]
-    return RecordBatch(tp, cast(list[Record], records))
+    records = [RawRecord(*tp, offset, at(offset), None, bytes(size), ()) for offset in offsets]
+    return RecordBatch(tp, records)
 
 
 class Clock:

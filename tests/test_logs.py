@@ -5,7 +5,6 @@ import json
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -17,14 +16,7 @@ from streams.logs import MASK, REMEMBERED, REPEAT_S, Repeats, setup
 SECRET = 'open "sesame"'
 
 
-@pytest.fixture(autouse=True)
-def _root_logger_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
 
 def logged(style: str, level: str = "info") -> io.StringIO:
