@@ -15,7 +15,8 @@ from typing import Any
 
 from bench.measure import rss_mb
 from bench.report import show
-from streams.labels.join import Join, Joined
+from streams.labels.join import Join
+from streams.labels.joined import Joined
 from streams.labels.rules import Rule
 from streams.labels.state import State
 from streams.labels.store import LabelStore

@@ -18,7 +18,7 @@ from schemas.wire import Decoder, Encoder
 from streams.batch import CLICKS, IMPRESSIONS, ORDERS
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names, make_codecs
-from streams.config import Topics
+from streams.config_sections import Topics
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES
 from streams.partitioning import partition_for

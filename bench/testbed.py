@@ -15,7 +15,8 @@ import confluent_kafka
 
 from schemas.confluent import ConfluentRegistry
 from schemas.wire import Encoder
-from streams.config import Settings, Topics, default_data_dir
+from streams.config import Settings, default_data_dir
+from streams.config_sections import Topics
 from streams.demo.stage import environment, pointer, servers
 from streams.ports import free_port
 from streams.sources.load import uniform_catalog

@@ -2,34 +2,33 @@
 A value that cannot be used, or a name that is not a setting, is a SettingsError that says from where."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import SettingsError
+from streams.config_sections import (
+    Batch,
+    EngineSettings,
+    LearningSettings,
+    Log,
+    Name,
+    Positive,
+    StateSettings,
+    Swap,
+    TopicName,
+    Topics,
+    Web,
+    comma_list,
+)
 from streams.config_sources import Environment, File, config_path, explain, flatten, reading
-from streams.security import RegistrySecurity, Section, Security
+from streams.security import RegistrySecurity, Security
 
 DEADLINES_MS = {"fraud": 1000, "recommendations": 500, "ctr": 200}
-
-
-def _comma_list(value: Any) -> Any:
-    """The environment has no lists: `a,b` is one."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-def _matching(pattern: str, words: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(words)
-        return value
-
-    return AfterValidator(check)
 
 
 def _address_list(value: str) -> str:
@@ -50,12 +49,6 @@ def _http_address(value: str) -> str:
     if not usable:
         raise ValueError("an address like http://host:port/path or https://host/path")
     return value.rstrip("/")
-
-
-def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
-    if not value or list(value) != sorted(set(value)):
-        raise ValueError("at least one size, and sizes that rise")
-    return value
 
 
 def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -80,111 +73,6 @@ def _in_data_dir(name: str) -> Callable[[dict[str, Any]], str]:
     return lambda values: str(values.get("data_dir", default_data_dir()) / name)
 
 
-Positive = Annotated[int, Field(ge=1)]
-TopicName = Annotated[
-    str, _matching(r"[A-Za-z0-9._-]{1,249}", "up to 249 letters, digits, dots, dashes or underscores")
-]
-Name = Annotated[str, _matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")]
-
-
-class Topics(Section):
-    """Names of the topics. Records are Avro; keys are UTF-8, partitioned by murmur2."""
-
-    clicks: TopicName = "events.clicks"
-    orders: TopicName = "events.orders"
-    impressions: TopicName = "events.impressions"
-    labels: TopicName = "events.labels"
-    items: TopicName = "catalog.items"
-    ads: TopicName = "catalog.ads"
-    vectors: TopicName = "catalog.vectors"
-    scores_fraud: TopicName = "scores.fraud"
-    scores_recommendations: TopicName = "scores.recommendations"
-    scores_ctr: TopicName = "scores.ctr"
-    alerts: TopicName = "alerts.fraud"
-    served_fraud: TopicName = "served.fraud"
-    served_recommendations: TopicName = "served.recommendations"
-    served_ctr: TopicName = "served.ctr"
-    entity_events: TopicName = "entities.events"
-    entity_state: TopicName = "entities.state"
-    examples: TopicName = "training.examples"
-    releases: TopicName = "models.releases"
-    state: TopicName = "state.users"
-    label_state: TopicName = "state.labels"
-    deadletters: TopicName = "deadletters"
-    audit: TopicName = "audit.log"
-
-    @property
-    def inputs(self) -> tuple[str, str, str]:
-        """The event topics in their fixed order: clicks, orders, impressions."""
-        return self.clicks, self.orders, self.impressions
-
-    def scores(self, task: str) -> str:
-        """A task's score topic; a task of your own has `scores.<task>`."""
-        return str(getattr(self, f"scores_{task}", f"scores.{task}"))
-
-    def served(self, task: str) -> str:
-        return str(getattr(self, f"served_{task}", f"served.{task}"))
-
-    @model_validator(mode="after")
-    def _one_purpose_each(self) -> Self:
-        users: dict[str, str] = {}
-        for setting in type(self).model_fields:
-            name = getattr(self, setting)
-            if name in users:
-                raise ValueError(f"another name for {setting}: {users[name]} is {name!r} already")
-            users[name] = setting
-        return self
-
-
-class Batch(Section):
-    """The micro-batch: it closes at `max_events` or `max_wait_ms` after its first event."""
-
-    max_events: int = Field(default=512, ge=1, le=65_536)
-    max_wait_ms: float = Field(default=4, ge=0, le=10_000)
-    min_fetch_interval_ms: float = Field(
-        default=2, ge=0, le=10_000, description="fewer fetches, less CPU, more latency"
-    )
-    in_flight: int = Field(default=16, ge=1, le=64, description="batches sent and not yet acknowledged")
-
-
-class EngineSettings(Section):
-    """What runs the models."""
-
-    backend: Name = Field(default="openvino", description="a name of engines.BACKENDS")
-    precision: Literal["bf16", "f32"] = "bf16"
-    threads: int = Field(default=1, ge=1, le=256)
-    buckets: Annotated[
-        tuple[Positive, ...],
-        NoDecode,
-        BeforeValidator(_comma_list),
-        AfterValidator(_ascending),
-    ] = (1, 2, 4, 8, 16, 32, 64)
-
-
-class StateSettings(Section):
-    """User state: `slots` users in memory, all of them in RocksDB, durable in the changelog."""
-
-    slots: int = Field(default=65_536, ge=1, le=16_777_216)
-    flush_interval_s: float = Field(default=2, gt=0, le=600)
-    dedupe_per_user: int = Field(default=20_000, ge=64, description="event ids remembered of one heavy user")
-
-
-class Web(Section):
-    """Metrics and health. Other machines see it only if `host` says so."""
-
-    host: str = Field(default="127.0.0.1", min_length=1)
-    port: int = Field(default=6066, ge=0, le=65_535, description="0: any free one")
-
-
-class Log(Section):
-    """What a process says about itself, on stderr."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "human", "json"] = Field(
-        default="auto", description="auto: human on a terminal, else JSON lines"
-    )
-
-
 class Settings(BaseSettings):
     """All settings. Precedence: argument, environment, file, default. SettingsError if one cannot be used."""
 
@@ -207,7 +95,7 @@ class Settings(BaseSettings):
     tasks: Annotated[
         tuple[Name, ...],
         NoDecode,
-        BeforeValidator(_comma_list),
+        BeforeValidator(comma_list),
         AfterValidator(_distinct),
     ] = ("fraud", "recommendations", "ctr")
     partitions: int = Field(default=4, ge=1, le=10_000, description="of the event, score and state topics")
@@ -225,7 +113,10 @@ class Settings(BaseSettings):
     batch: Batch = Batch()
     engine: EngineSettings = EngineSettings()
     state: StateSettings = StateSettings()
+    swap: Swap = Swap()
+    learning: LearningSettings = LearningSettings()
     web: Web = Web()
+    learner_web: Web = Web(port=6067)
     log: Log = Log()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from schemas.errors import SettingsError
-from streams.config import Web
+from streams.config_sections import Web
 from streams.health import Clock, Provider, Watchdog, missing
 from streams.metrics import Metrics
 

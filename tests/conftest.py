@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from streams.config import Settings, Topics
+from streams.config import Settings
+from streams.config_sections import Topics
 from streams.local import LocalBroker, LocalRegistry
 from streams.topics import create_topics
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from streams.labels.join import Join, Joined
+from streams.labels.join import Join
+from streams.labels.joined import Joined
 from streams.labels.rules import Rule
 from streams.labels.state import State
 from streams.labels.store import MemoryLabelStore
@@ -44,7 +45,7 @@ def served(target: str = "t1", time: int = 0, **fields: Any) -> dict[str, Any]:
         "event_id": target, "task": "ctr", "target_id": target, "user_id": "ann", "event_time": NOON_MS + time,
         "served_at": NOON_MS + time, "release": "ctr/1", "engine": "null", "bucket": 1, "row": 0,
         "features_format": 1, "features": b"row of " + target.encode(), "candidates": ["a", "b", "c"],
-        "prediction": [0.1, 0.2, 0.3], "decision": None, "propensity": 1.0, "late": False, "fallback": None,
+        "prediction": [0.125, 0.25, 0.5], "decision": None, "propensity": 1.0, "late": False, "fallback": None,
         "cut": {"clicks": 0, "orders": -1, "impressions": 0},
     } | fields  # fmt: skip
 

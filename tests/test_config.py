@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from schemas.errors import SettingsError
 from streams.config import Settings
 from streams.config_sources import names, nearest
+from streams.tasks import make_task
 
 Toml = Callable[[str], Path]
 SASL = {"protocol": "SASL_PLAINTEXT", "username": "shop", "password": "sesame"}
@@ -256,3 +257,13 @@ def authority(folder: Path) -> Path:
     path = folder / "ca.pem"
     path.write_bytes(Path(certifi.where()).read_bytes())
     return path
+
+
+def test_the_label_windows_of_the_settings_are_the_tasks_own() -> None:
+    assert Settings().learning.windows_s == {name: make_task(name).labels.window_s for name in Settings().tasks}
+
+
+def test_one_label_window_can_be_set_alone() -> None:
+    windows = Settings(learning={"windows_s": {"fraud": 60}}).learning.windows_s
+    assert windows["fraud"] == 60
+    assert windows["ctr"] == 1_800

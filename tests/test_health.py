@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import SettingsError
-from streams.config import Web
+from streams.config_sections import Web
 from streams.health import Pulse, Status, Track, Watch, Watchdog, missing
 from streams.metrics import Metrics
 from streams.web import Server, application

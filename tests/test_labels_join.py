@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
-from streams.labels.join import Join, example_id
+from streams.labels.join import Join
+from streams.labels.joined import example_id
 from streams.labels.rules import Rule
 from streams.labels.state import State
 from streams.labels.store import MemoryLabelStore

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from schemas.errors import BadRecord
-from streams.labels.join import Join, Joined
+from streams.labels.join import Join
+from streams.labels.joined import Joined
 from streams.labels.rules import Rule
 from streams.labels.state import State
 from streams.labels.store import LabelStore, MemoryLabelStore

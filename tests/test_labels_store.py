@@ -49,7 +49,7 @@ def taken(state: State, until: int, limit: int = 100) -> list[str]:
 texts = st.text(max_size=20)
 slots = st.builds(
     Slot, st.integers(0, 2**31 - 1), st.floats(0, 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1),
-    st.integers(-1, 2**31 - 1),
+    texts, st.integers(-1, 2**31 - 1),
 )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def test_a_row_cut_short_is_named_so(cut: int) -> None:
 
 
 def test_a_row_of_another_format_is_refused_with_what_to_do() -> None:
-    with pytest.raises(StateError, match=r"format 9.*expected format 1.*changelog"):
+    with pytest.raises(StateError, match=r"format 9.*expected format 2.*changelog"):
         rows.unpack(b"\x09" + row(5)[1:])
 
 

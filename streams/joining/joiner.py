@@ -17,7 +17,8 @@ from streams.joining.ledger import Frontier, Ledger
 from streams.joining.lookup import ServedReader
 from streams.joining.reading import Reading
 from streams.joining.taint import Taint
-from streams.labels.join import Counts, Join, Joined
+from streams.labels.join import Join
+from streams.labels.joined import Counts, Joined
 from streams.labels.rules import Rule
 from streams.labels.store import LabelStore
 from streams.labels.watermark import SourceLife, Watermark
@@ -46,7 +47,10 @@ class Joiner:
         """Makes the contracts known. Raises RegistryUnavailable, SchemaError."""
         self._settings, self.partition = settings, partition
         self._ledger = Ledger(settings, "join", partition, store)
-        self._joins = {task.name: Join(Rule.of(task), self._ledger.state) for task in tasks}
+        self._joins = {
+            task.name: Join(Rule.of(task, settings.learning.windows_s.get(task.name, 0)), self._ledger.state)
+            for task in tasks
+        }
         self._served = {settings.topics.served(task.name): task.name for task in tasks}
         self._labels = settings.topics.labels
         self._reading = Reading(settings, (*self._served, self._labels), partition)

@@ -18,7 +18,7 @@ from streams.config import Settings
 from streams.joining.deriver import Deriver
 from streams.joining.joiner import Joiner
 from streams.labels import derive
-from streams.labels.join import Counts, added
+from streams.labels.joined import Counts, added
 from streams.labels.store import LabelStore
 from streams.tasks import make_task
 from streams.transactions import Sent

@@ -6,67 +6,19 @@ each candidate says what the newest label says, as long as the watermark is hone
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
 
 import xxhash
 
 from schemas.errors import BadRecord
 from streams.events import Record
 from streams.labels import rows
+from streams.labels.joined import Counts, Joined, example_id, signed
 from streams.labels.rows import DEAD, EARLY, FORGET, MATURE, MATURED, WAITING, Entry, Slot
 from streams.labels.rules import HEARTBEAT, Rule, shown
 from streams.labels.state import State
 from streams.labels.watermark import AHEAD_MS
 
 MAX_EARLY = 64  # labels without a served record that are kept of one target
-
-
-class Joined(NamedTuple):
-    """A training example but for what the served record at (partition, offset) of served.<task> has.
-
-    `matured_at` is event time: when the window closed, or when the label was observed if that was later. The
-    `weight` is 1 / propensity, over the share of the negatives that were kept.
-    """
-
-    example_id: str
-    task: str
-    target_id: str
-    candidate_id: str | None
-    name: str
-    label: float
-    weight: float
-    matured_at: int
-    revision: int
-    event_time: int
-    partition: int
-    offset: int
-
-    def example(self, served: Record) -> dict[str, Any]:
-        """The TrainingExample, with release and features of its served record."""
-        known = self._asdict()
-        del known["partition"], known["offset"]
-        return known | {name: served[name] for name in ("release", "features_format", "features")}
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of served records and labels since the counts were last taken."""
-
-    served: int = 0
-    repeated: int = 0  # served records of a target that has one
-    matched: int = 0  # labels that met their served record
-    late: int = 0  # of these, labels that came after the window had closed
-    early: int = 0  # labels that came before their served record
-    duplicates: int = 0  # label ids that were there
-    stale: int = 0  # labels of a revision that is not newer
-    too_late: int = 0  # labels observed when the outcome did not count any more
-    unknown: int = 0  # early labels of a candidate that was not served in the end
-    orphans: int = 0  # targets of early labels that were given up
-    revived: int = 0  # of these, targets whose served record came after all
-    positives: int = 0  # examples, by label and kind
-    negatives: int = 0
-    revisions: int = 0
 
 
 class Join:
@@ -120,7 +72,7 @@ class Join:
         self.rule.check(label, now)
         target, key = label["target_id"], (label["candidate_id"] or "", label["name"])
         ident = xxhash.xxh3_64_intdigest(label["label_id"].encode())
-        slot = Slot(label["revision"], label["value"], label["observed_at"], ident)
+        slot = Slot(label["revision"], label["value"], label["observed_at"], ident, label["source"])
         entry = self._load(target)
         if entry is None or not entry.served:
             self._wait(target, entry or Entry(EARLY, 0), key, slot)
@@ -220,7 +172,8 @@ class Join:
                     entry.said |= 1 << place
                     self.counts.negatives += 1
                     weight, closed = entry.weight / self.rule.negatives, entry.event_time + self.rule.window_ms
-                    out.append(self._joined(target, entry, (candidate, self.rule.name), 0.0, weight, closed, 0))
+                    slot = Slot(0, 0.0, closed, 0, said=0)
+                    out.append(self._joined(target, entry, (candidate, self.rule.name), slot, weight, closed))
         self._save(target, entry)
         return out
 
@@ -245,16 +198,16 @@ class Join:
             self.counts.revisions += slot.said > 0
             closed = 0 if self.rule.at_once else entry.event_time + self.rule.window_ms
             time = max(slot.observed_at, closed)
-            out.append(self._joined(target, entry, key, slot.value, entry.weight, time, slot.said))
+            out.append(self._joined(target, entry, key, slot, entry.weight, time))
         return out
 
-    def _joined(
-        self, target: str, entry: Entry, key: tuple[str, str], value: float, weight: float, time: int, revision: int
-    ) -> Joined:
+    def _joined(self, target: str, entry: Entry, key: tuple[str, str], slot: Slot, weight: float, time: int) -> Joined:
         task, (candidate, name) = self.rule.task, key
-        ident = example_id(task, target, candidate, name, revision)
-        about = (ident, task, target, candidate or None, name)
-        return Joined(*about, value, weight, time, revision, entry.event_time, entry.partition, entry.offset)
+        return Joined(
+            example_id(task, target, candidate, name, slot.said), task, target, candidate or None, name, slot.value,
+            weight, time, slot.said, entry.event_time, slot.source, signed(slot.label), slot.observed_at,
+            entry.partition, entry.offset,
+        )  # fmt: skip
 
     # -- rows ------------------------------------------------------------------------------------------------
 
@@ -271,15 +224,3 @@ class Join:
     def _due(self, kind: bytes, until: int) -> tuple[list[tuple[str, Entry]], bool]:
         found, more = self._state.due(rows.timeline(kind, self.rule.task), until, self._step)
         return [(rows.target_of(key), rows.unpack(row)) for key, row in found], more
-
-
-def example_id(task: str, target: str, candidate: str, name: str, revision: int) -> str:
-    """128 bits of hash; the lengths stand between, so that no two lists of parts run together."""
-    parts = (task, target, candidate, name, str(revision))
-    said: str = xxhash.xxh3_128_hexdigest("".join(f"{len(part)}:{part}" for part in parts).encode())
-    return said
-
-
-def added(counts: Counts, more: Counts) -> Counts:
-    """The sum of two counts."""
-    return Counts(*(getattr(counts, one.name) + getattr(more, one.name) for one in fields(Counts)))

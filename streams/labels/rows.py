@@ -11,7 +11,7 @@ from typing import Final
 
 from schemas.errors import StateError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 WAITING: Final = 1  # served; its window is open, or the source of its labels is silent
 MATURED: Final = 2  # its examples are out; labels that come now revise them
 EARLY: Final = 3  # labels without a served record
@@ -24,7 +24,8 @@ TIMELINES: Final = {WAITING: MATURE, MATURED: FORGET, EARLY: FORGET, DEAD: FORGE
 
 _HEAD = Struct("<BBQq")  # format, state, due (UTC ms), offset in `served` (-1 where there is none)
 _REST = Struct("<iqdBHB")  # partition, event_time, weight, may be a negative, candidates, slots
-_SLOT = Struct("<HBiidqQ")  # candidate, length of the name, label's and example's revision, value, observed_at, label
+# candidate, lengths of name and source, label's and example's revision, value, observed_at, label
+_SLOT = Struct("<HBBiidqQ")
 _LENGTH = Struct("<H")
 
 
@@ -36,6 +37,7 @@ class Slot:
     value: float
     observed_at: int
     label: int  # 64-bit hash of the label's id
+    source: str = ""
     said: int = -1  # revision of the example, -1 if none is out
 
 
@@ -77,11 +79,9 @@ class Entry:
             text = candidate.encode()
             parts += (_LENGTH.pack(len(text)), text)
         for (candidate, name), slot in named:
-            text, number = name.encode(), self.candidates.index(candidate)
-            parts.append(
-                _SLOT.pack(number, len(text), slot.revision, slot.said, slot.value, slot.observed_at, slot.label)
-            )
-            parts.append(text)
+            text, source, number = name.encode(), slot.source.encode(), self.candidates.index(candidate)
+            head = number, len(text), len(source), slot.revision, slot.said, slot.value, slot.observed_at, slot.label
+            parts += (_SLOT.pack(*head), text, source)
         return b"".join(parts)
 
 
@@ -109,11 +109,12 @@ def _unpacked(packed: bytes) -> Entry:
         entry.candidates.append(packed[at : at + length].decode())
         at += length
     for _ in range(slots):
-        number, length, revision, example, value, observed_at, label = _SLOT.unpack_from(packed, at)
+        number, named, told, revision, example, value, observed_at, label = _SLOT.unpack_from(packed, at)
         at += _SLOT.size
-        name = packed[at : at + length].decode()
-        at += length
-        key, slot = (entry.candidates[number], name), Slot(revision, value, observed_at, label, example)
+        name, source = packed[at : at + named].decode(), packed[at + named : at + named + told].decode()
+        at += named + told
+        key = entry.candidates[number], name
+        slot = Slot(revision, value, observed_at, label, source, example)
         if entry.served:
             entry.slots[key] = slot
         else:

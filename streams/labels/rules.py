@@ -14,6 +14,7 @@ from streams.events import EARLIEST_MS, MAX_ID_CHARS, Record
 from streams.labels.watermark import AHEAD_MS
 from streams.tasks.base import Task
 
+MAX_SOURCE_BYTES = 64
 HEARTBEAT = "heartbeat"
 """The name of a label that says only that its source is alive: all it had to say up to observed_at is out."""
 
@@ -49,12 +50,13 @@ class Rule:
             )
 
     @classmethod
-    def of(cls, task: Task) -> "Rule":
+    def of(cls, task: Task, window_s: int = 0) -> "Rule":
+        """window_s: another window than the task's own."""
         rule = task.labels
         return cls(
             task.name,
             rule.name,
-            rule.window_s * 1000,
+            (window_s or rule.window_s) * 1000,
             rule.grace_s * 1000,
             rule.at_once,
             rule.negatives,
@@ -97,6 +99,8 @@ class Rule:
             self._require(0 < len(label[name]) <= MAX_ID_CHARS, name, label[name], f"1 to {MAX_ID_CHARS} characters")
         candidate = label["candidate_id"] or ""
         self._require(len(candidate) <= MAX_ID_CHARS, "candidate_id", candidate, f"up to {MAX_ID_CHARS} characters")
+        source = label["source"]
+        self._require(len(source.encode()) <= MAX_SOURCE_BYTES, "source", source, f"up to {MAX_SOURCE_BYTES} bytes")
         self._require(0 <= label["value"] <= 1, "value", label["value"], "from 0 to 1")  # a NaN is not
         self._require(0 <= label["revision"] < 2**31, "revision", label["revision"], "0 or more")
         time = label["observed_at"]

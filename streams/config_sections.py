@@ -1,0 +1,173 @@
+"""The sections of the settings, each a group of values that belong together; `config` puts them into one object."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import NoDecode
+
+from streams.security import Section
+
+#: The tasks' own, in seconds of event time.
+WINDOWS_S = {"fraud": 28 * 86_400, "recommendations": 6 * 3_600, "ctr": 30 * 60}
+
+
+def _all_windows(value: Any) -> Any:
+    return {**WINDOWS_S, **value} if isinstance(value, Mapping) else value
+
+
+def comma_list(value: Any) -> Any:
+    """The environment has no lists: `a,b` is one."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
+
+
+def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value or list(value) != sorted(set(value)):
+        raise ValueError("at least one size, and sizes that rise")
+    return value
+
+
+Positive = Annotated[int, Field(ge=1)]
+TopicName = Annotated[str, matching(r"[A-Za-z0-9._-]{1,249}", "up to 249 letters, digits, dots, dashes or underscores")]
+Name = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")]
+
+
+class Topics(Section):
+    """Names of the topics. Records are Avro; keys are UTF-8, partitioned by murmur2."""
+
+    clicks: TopicName = "events.clicks"
+    orders: TopicName = "events.orders"
+    impressions: TopicName = "events.impressions"
+    labels: TopicName = "events.labels"
+    items: TopicName = "catalog.items"
+    ads: TopicName = "catalog.ads"
+    vectors: TopicName = "catalog.vectors"
+    scores_fraud: TopicName = "scores.fraud"
+    scores_recommendations: TopicName = "scores.recommendations"
+    scores_ctr: TopicName = "scores.ctr"
+    alerts: TopicName = "alerts.fraud"
+    served_fraud: TopicName = "served.fraud"
+    served_recommendations: TopicName = "served.recommendations"
+    served_ctr: TopicName = "served.ctr"
+    entity_events: TopicName = "entities.events"
+    entity_state: TopicName = "entities.state"
+    examples: TopicName = "training.examples"
+    shadow: TopicName = "scores.shadow"
+    releases: TopicName = "models.releases"
+    learning: TopicName = "models.learning"
+    state: TopicName = "state.users"
+    label_state: TopicName = "state.labels"
+    deadletters: TopicName = "deadletters"
+    audit: TopicName = "audit.log"
+
+    @property
+    def inputs(self) -> tuple[str, str, str]:
+        """The event topics in their fixed order: clicks, orders, impressions."""
+        return self.clicks, self.orders, self.impressions
+
+    def scores(self, task: str) -> str:
+        """A task's score topic; a task of your own has `scores.<task>`."""
+        return str(getattr(self, f"scores_{task}", f"scores.{task}"))
+
+    def served(self, task: str) -> str:
+        return str(getattr(self, f"served_{task}", f"served.{task}"))
+
+    @model_validator(mode="after")
+    def _one_purpose_each(self) -> Self:
+        users: dict[str, str] = {}
+        for setting in type(self).model_fields:
+            name = getattr(self, setting)
+            if name in users:
+                raise ValueError(f"another name for {setting}: {users[name]} is {name!r} already")
+            users[name] = setting
+        return self
+
+
+class Batch(Section):
+    """The micro-batch: it closes at `max_events` or `max_wait_ms` after its first event."""
+
+    max_events: int = Field(default=512, ge=1, le=65_536)
+    max_wait_ms: float = Field(default=4, ge=0, le=10_000)
+    min_fetch_interval_ms: float = Field(
+        default=2, ge=0, le=10_000, description="fewer fetches, less CPU, more latency"
+    )
+    in_flight: int = Field(default=16, ge=1, le=64, description="batches sent and not yet acknowledged")
+
+
+class EngineSettings(Section):
+    """What runs the models."""
+
+    backend: Name = Field(default="openvino", description="a name of engines.BACKENDS")
+    precision: Literal["bf16", "f32"] = "bf16"
+    threads: int = Field(default=1, ge=1, le=256)
+    buckets: Annotated[
+        tuple[Positive, ...],
+        NoDecode,
+        BeforeValidator(comma_list),
+        AfterValidator(_ascending),
+    ] = (1, 2, 4, 8, 16, 32, 64)
+
+
+class StateSettings(Section):
+    """User state: `slots` users in memory, all of them in RocksDB, durable in the changelog."""
+
+    slots: int = Field(default=65_536, ge=1, le=16_777_216)
+    flush_interval_s: float = Field(default=2, gt=0, le=600)
+    dedupe_per_user: int = Field(default=20_000, ge=64, description="event ids remembered of one heavy user")
+
+
+class Swap(Section):
+    """How a worker takes a new release over, and what it goes on comparing it with."""
+
+    shadow_events: int = Field(
+        default=200, ge=0, le=1_000_000, description="events that a release shadows before it serves"
+    )
+    shadow_wait_s: float = Field(default=20, ge=0, le=86_400, description="in a quiet shop it serves after this time")
+    sample: float = Field(default=0.2, ge=0, le=1, description="share of events that the release before is asked too")
+    watch_s: float = Field(default=86_400, ge=0, description="for how long the release before is asked too")
+    stagger_s: float = Field(default=5, ge=0, le=3_600, description="workers swap over this time, one after another")
+
+
+class LearningSettings(Section):
+    """When the learner fine-tunes, from how many examples, and what the process may take."""
+
+    examples: Positive = Field(default=5_000, description="new examples that trigger a fine-tune")
+    positives: Positive = Field(default=50, description="of these, positives at least")
+    most_examples: Positive = Field(default=50_000, description="of one fine-tune; the newest")
+    interval_s: float = Field(default=600, ge=0, description="between the beginnings of two fine-tunes of a task")
+    every_s: float = Field(default=7 * 86_400, gt=0, description="event time after which fewer examples will do")
+    window: float = Field(default=0.25, gt=0, lt=1, description="newest share of the examples, for the gate alone")
+    mode: Literal["full", "lora", "head"] = "lora"
+    reservoir: Positive = Field(default=50_000, description="examples kept for replay, by task")
+    threads: int = Field(default=1, ge=1, le=256)
+    memory_mb: int = Field(default=3_000, ge=500)
+    niceness: int = Field(default=10, ge=0, le=19)
+    gate_labels: Positive = Field(default=1_000, description="labels in the gate's window, at least")
+    gate_positives: Positive = Field(default=100, description="of these, positives at least")
+    windows_s: Annotated[dict[Name, Positive], BeforeValidator(_all_windows)] = WINDOWS_S
+
+
+class Web(Section):
+    """Metrics and health. Other machines see it only if `host` says so."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=6066, ge=0, le=65_535, description="0: any free one")
+
+
+class Log(Section):
+    """What a process says about itself, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "human", "json"] = Field(
+        default="auto", description="auto: human on a terminal, else JSON lines"
+    )
