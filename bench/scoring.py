@@ -73,6 +73,7 @@ def names() -> Names:
         topics.alerts,
         topics.deadletters,
         topics.entity_events,
+        topics.shadow,
     )
 
 

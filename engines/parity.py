@@ -80,7 +80,11 @@ class Report:
 
 def parity(engine: Engine, oracle: Engine, inputs: Arrays, *, thresholds: Sequence[float] = (0.5,)) -> Report:
     """Runs both over all rows, in chunks that fit. thresholds: the probabilities at which a task decides."""
-    found, expected = outputs(engine, inputs), outputs(oracle, inputs)
+    return compared(engine, outputs(engine, inputs), outputs(oracle, inputs), thresholds=thresholds)
+
+
+def compared(engine: Engine, found: Arrays, expected: Arrays, *, thresholds: Sequence[float] = (0.5,)) -> Report:
+    """What the engine found beside what the oracle says, for the same rows."""
     lists = "rows" in expected
     scores, truth = ((side["scores"] if lists else side["logit"]).astype(np.float64) for side in (found, expected))
     difference = np.abs(scores - truth)

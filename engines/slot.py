@@ -96,6 +96,12 @@ class Slot:
         """The live release, then the ones before it that are still ready; the newest first."""
         return self._kept
 
+    @property
+    def ready(self) -> tuple[Loaded, ...]:
+        """All that may be asked: those kept, and a shadow that is not one of them."""
+        kept, shadow = self._kept, self._shadow
+        return kept if shadow is None or shadow in kept else (*kept, shadow)
+
     def flip(self, loaded: Loaded) -> Loaded:
         """Makes a warmed release live; returns the one before. What falls out is freed by its last user."""
         with self._lock:
@@ -112,6 +118,8 @@ class Slot:
             if len(self._kept) == 1:
                 raise ReleaseError("there is no release to go back to", where=self.live.source.task)
             self._kept = self._kept[1:]
+            if self._shadow is self.live:
+                self._shadow = None
             return self.live
 
 

@@ -59,7 +59,9 @@ class Taught:
 
     label_id, source, user (N,): any type. claim (N,): a hash of (target, candidate, name, revision): equal where
     labels speak of the same. value, weight (N,). observed_at, event_time (N,): UTC ms. features (N, F): rows that
-    trained; served (N, F): the same as they were served, if they were looked up again.
+    trained; served (N, F): the same as they were served, if they were looked up again. stands_for (N,): of how many
+    each was kept, 1 where all were. contradictions: records that said something else of the same claim as one that is
+    here, found when they were read. A label of source "" is silence.
     """
 
     label_id: Array
@@ -72,6 +74,8 @@ class Taught:
     event_time: Array
     features: Array
     served: Array | None = None
+    stands_for: Array | None = None
+    contradictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ An example that cannot be read is refused by name: a label or a feature that is 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,19 +31,25 @@ SLATE = "ad"
 def layout(task: Task) -> np.dtype[np.void]:
     """One target. C: places of a slate; outcomes of a task that ranks (its label is the item's row); else 1.
 
-    key: 64 bits that name it. time, matured: UTC ms of the event and of the newest of its labels. label (C,):
-    0 to 1, or an item's catalogue row, which float32 holds exactly up to 2^24. weight (C,): 0 where there is no
-    label. revision (C,): -1 where there is none. features: the bytes that were served.
+    key: 64 bits that name it. user: 64 bits that name its user, 0 where none is known. time, matured: UTC ms of the
+    event and of the newest of its labels. label (C,): 0 to 1, or an item's catalogue row, which float32 holds exactly
+    up to 2^24. weight (C,): 0 where there is no label. revision (C,): -1 where there is none. source, observed,
+    label_id (C,): who said the label (`source_key`, 0 for silence), when (UTC ms) and by which label, 0 where the
+    record does not say. features: the bytes that were served.
     """
     count = labels_of(task)
     return np.dtype(
         [
             ("key", "<u8"),
+            ("user", "<u8"),
             ("time", "<i8"),
             ("matured", "<i8"),
             ("label", "<f4", (count,)),
             ("weight", "<f4", (count,)),
             ("revision", "<i4", (count,)),
+            ("source", "<u4", (count,)),
+            ("observed", "<i8", (count,)),
+            ("label_id", "<i8", (count,)),
             ("features", task.features),
         ]
     )
@@ -73,10 +79,13 @@ class Counts:
 
     read: int = 0
     repeated: int = 0  # of a target, candidate and name that were read, in this revision or a newer one
+    contradicted: int = 0  # of the repeated, those with another label in the same revision
     superseded: int = 0  # took the place of an older revision
     other: int = 0  # outcomes that this task does not learn from
     unplaced: int = 0  # candidates that are not in the row they were served in, or not in the catalogue
     targets: int = 0
+    sources: dict[str, int] = field(default_factory=dict)
+    """Records by who said them; "" is silence."""
 
 
 def examples_of(task: Task, catalog: Catalogue, records: Iterable[Record]) -> tuple[Examples, Counts]:
@@ -90,6 +99,8 @@ def examples_of(task: Task, catalog: Catalogue, records: Iterable[Record]) -> tu
     for record in records:
         counts.read += 1
         check(task, record)
+        source = record.get("source", "")
+        counts.sources[source] = counts.sources.get(source, 0) + 1
         if record["name"] not in outcomes(task):
             counts.other += 1
             continue
@@ -97,6 +108,7 @@ def examples_of(task: Task, catalog: Catalogue, records: Iterable[Record]) -> tu
         known = newest.get(key)
         if known is not None and known["revision"] >= record["revision"]:
             counts.repeated += 1
+            counts.contradicted += known["revision"] == record["revision"] and known["label"] != record["label"]
             continue
         counts.superseded += known is not None
         newest[key] = record
@@ -133,6 +145,15 @@ def target_key(*parts: str) -> int:
     return xxhash.xxh3_64_intdigest("\0".join(parts).encode())
 
 
+def source_key(source: str) -> int:
+    """32 bits that name who said a label; 0 for silence."""
+    return xxhash.xxh32_intdigest(source.encode()) if source else 0
+
+
+LABEL = ("label", "weight", "revision", "source", "observed", "label_id")
+"""Fields of a row that have a value a place: what a newer revision replaces."""
+
+
 def merged(old: Examples, new: Examples) -> Examples:
     """Both, one row a key: of each label the newest revision, the old row's features. In order of (time, key)."""
     both = np.concatenate([old, new])
@@ -144,7 +165,7 @@ def merged(old: Examples, new: Examples) -> Examples:
     for number in np.flatnonzero(np.diff(group, prepend=-1) == 0).tolist():
         row, later = out[group[number]], both[number]
         newer = later["revision"] > row["revision"]
-        for name in ("label", "weight", "revision"):
+        for name in LABEL:
             row[name][newer] = later[name][newer]
         row["matured"] = max(row["matured"], later["matured"])
     return out[np.lexsort((out["key"], out["time"]))]
@@ -223,12 +244,18 @@ def _filled(task: Task, catalog: Catalogue, records: list[Record]) -> Examples:
         examples["features"] = rows
     examples["revision"] = -1
     examples["time"] = [milliseconds(record["event_time"]) for record in records]
+    examples["user"] = [
+        xxhash.xxh3_64_intdigest(user.encode()) if (user := record.get("user_id", "")) else 0 for record in records
+    ]
     return examples
 
 
 def _put(row: np.void, place: int, label: float, record: Record) -> None:
     row["label"][place], row["weight"][place] = label, record["weight"]
     row["revision"][place] = record["revision"]
+    row["source"][place] = source_key(record.get("source", ""))
+    row["observed"][place] = milliseconds(record.get("observed_at", 0))
+    row["label_id"][place] = record.get("label_hash", 0)
     row["matured"] = max(int(row["matured"]), milliseconds(record["matured_at"]))
 
 

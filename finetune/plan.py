@@ -32,14 +32,25 @@ class Kept(Part):
     seed: int = Field(0, ge=0, lt=2**32)
 
 
+class Gate(Part):
+    """What the gate asks for: so many labels and positives of the window, a p99 within the budget."""
+
+    labels: int = Field(gt=0)
+    positives: int = Field(gt=0)
+    budget_ms: float = Field(gt=0)
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
 class TunePlan(Part):
     """champion: the version to start from. store: of releases; cache: for a store that is not a local disk.
 
-    examples: Avro files of TrainingExample; catalog: an .npz of `example_files.write_catalog`. out: a folder for
+    examples: Avro files of TrainingExample; window: more of them, for the gate alone; gate: None makes a candidate that
+    nobody has judged. catalog: an .npz of `example_files.write_catalog`. out: a folder for
     checkpoints and the result. replay: share of the training that comes from the reservoir. holdout: the newest
     share of the new examples, half to stop by and calibrate, half to judge by. period: `shared` leaves out what is
     newer or older than all negatives. negatives: the share that was kept, by default the task's; correction:
-    `weights` lets each weigh its inverse, `offset` moves the logit instead. trained: what the manifest says besides.
+    `weights` lets each weigh its inverse, `offset` moves the logit instead. delays: how long positives take, as
+    `finetune.delays.Delays` writes it; None takes silence for a negative. trained: what the manifest says besides.
     """
 
     task: str
@@ -47,6 +58,8 @@ class TunePlan(Part):
     store: str
     cache: Path | None = None
     examples: tuple[File, ...] = Field(min_length=1)
+    window: tuple[File, ...] = ()
+    gate: Gate | None = None
     catalog: File
     out: Path
     reservoir: Kept | None = None
@@ -55,6 +68,7 @@ class TunePlan(Part):
     period: Literal["shared", "any"] = "shared"
     negatives: float | None = Field(None, gt=0, le=1)
     correction: Literal["weights", "offset"] = "weights"
+    delays: dict[str, tuple[float, ...]] | None = None
     recipe: dict[str, Any] = {}
     threads: int = Field(1, gt=0)
     memory_mb: float = Field(3000, gt=0)
@@ -63,10 +77,12 @@ class TunePlan(Part):
     @property
     def identity(self) -> str:
         """Names what is made: equal for plans that differ only in folders and bounds."""
-        said = self.model_dump(mode="json", exclude={"store", "cache", "out", "memory_mb", "catalog", "examples"})
+        where = {"store", "cache", "out", "memory_mb", "catalog", "examples", "window"}
+        said = self.model_dump(mode="json", exclude=where)
         if self.reservoir is not None:
             del said["reservoir"]["folder"]
         said["files"] = [self.catalog.sha256, *(file.sha256 for file in self.examples)]
+        said["window"] = [file.sha256 for file in self.window]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def made_recipe(self) -> Recipe:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from math import log, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune.bootstrap import Floats
 from finetune.bounds import Bounds
@@ -16,6 +15,7 @@ from finetune.metrics import EPSILON
 
 HOUR_MS = 3_600_000
 BINS = 10
+SILENCE = ""
 
 
 def poisoned(evidence: Evidence, bounds: Bounds) -> Iterator[Check]:
@@ -29,7 +29,7 @@ def poisoned(evidence: Evidence, bounds: Bounds) -> Iterator[Check]:
         yield burst(taught, known, bounds)
         yield one_user(taught, known, bounds)
         yield rate(taught, known, bounds)
-        yield shift(taught.features, known.features, evidence.feature_names, bounds)
+        yield shift(taught.features, known, evidence.feature_names, bounds)
 
 
 def repeats(taught: Taught, bounds: Bounds) -> Iterator[Check]:
@@ -39,7 +39,8 @@ def repeats(taught: Taught, bounds: Bounds) -> Iterator[Check]:
     yield at_most("repeated labels", share, bounds.repeats, f"{share:.2%} of the labels have an id that came before.")
     order = np.lexsort((taught.value, taught.claim))
     claim, value = taught.claim[order], taught.value[order]
-    apart = float(((claim[1:] == claim[:-1]) & (value[1:] != value[:-1])).sum()) / total
+    here = int(((claim[1:] == claim[:-1]) & (value[1:] != value[:-1])).sum())
+    apart = (here + taught.contradictions) / total
     yield at_most(
         "contradictions", apart, bounds.contradictions,
         f"{apart:.2%} of the labels contradict another one of the same target, name and revision.",
@@ -64,20 +65,21 @@ def skew(features: Array, served: Array, bounds: Bounds) -> Check:
     )
 
 
-def per_hour(time: Array) -> NDArray[np.int64]:
+def per_hour(time: Array, stands_for: Array | None = None) -> Floats:
     """Counts of each hour from the first to the last, empty ones too."""
     hour = np.asarray(time, np.int64) // HOUR_MS
-    return np.bincount(hour - hour.min()) if len(hour) else np.zeros(1, np.int64)
+    return np.bincount(hour - hour.min(), stands_for).astype(np.float64) if len(hour) else np.zeros(1)
 
 
 def burst(taught: Taught, known: Taught, bounds: Bounds) -> Check:
     """The most unusual hour of a source: robust z-score (median and MAD, Iglewicz and Hoaglin 1993) of its count, where
-    it also outdoes the source's busiest hour by far.
+    it also outdoes the source's busiest hour by far. Silence is no source: it comes as the events do.
     """
     worst, said = 0.0, "No source sent an unusual number of labels in an hour."
-    for source in np.unique(taught.source):
+    for source in np.unique(taught.source[taught.source != SILENCE]):
         most = int(per_hour(taught.observed_at[taught.source == source]).max())
-        before = per_hour(known.observed_at[known.source == source])
+        same = known.source == source
+        before = per_hour(known.observed_at[same], None if known.stands_for is None else known.stands_for[same])
         middle = float(np.median(before))
         # A count cannot vary less than its root; 1 where the source was silent.
         spread = max(1.4826 * float(np.median(np.abs(before - middle))), sqrt(middle + 1))
@@ -86,14 +88,22 @@ def burst(taught: Taught, known: Taught, bounds: Bounds) -> Check:
         if unusual and z > worst:
             worst = z
             said = (
-                f"Source {source} sent {most:,} labels in an hour; its median is {middle:.0f}, its most {before.max()}."
+                f"Source {source} sent {most:,} labels in an hour; its median is {middle:.0f}, "
+                f"its most {before.max():.0f}."
             )
     return at_most("burst of a source", worst, bounds.burst_z, said)
 
 
+def of_one_user(taught: Taught) -> int:
+    """The most labels that one user has."""
+    if not len(taught.user):
+        return 0
+    return round(float(np.bincount(np.unique(taught.user, return_inverse=True)[1], taught.stands_for).max()))
+
+
 def one_user(taught: Taught, known: Taught, bounds: Bounds) -> Check:
     """Labels of the user who has most, against the most that one had."""
-    most, before = (int(np.unique(each.user, return_counts=True)[1].max(initial=0)) for each in (taught, known))
+    most, before = of_one_user(taught), of_one_user(known)
     bound = max(bounds.user_labels, bounds.user_times * before)
     return at_most("burst of a user", most, bound, f"One user has {most:,} labels; earlier the most was {before:,}.")
 
@@ -110,29 +120,48 @@ def rate(taught: Taught, known: Taught, bounds: Bounds) -> Check:
     )
 
 
-def shift(features: Array, known: Array, names: tuple[str, ...], bounds: Bounds) -> Check:
-    """The column whose distribution moved most."""
-    found = [psi(features[:, column], known[:, column]) for column in range(features.shape[1])]
+def shift(features: Array, known: Taught, names: tuple[str, ...], bounds: Bounds) -> Check:
+    """The column whose distribution moved most, less what chance alone adds to the index on average: BINS / N each."""
+    columns = range(features.shape[1])
+    found = [psi(features[:, column], known.features[:, column], known.stands_for) for column in columns]
     worst = int(np.argmax(found)) if found else 0
     name = names[worst] if worst < len(names) else f"number {worst}"
-    value = found[worst] if found else 0.0
+    chance = (BINS - 1) * (1 / max(len(features), 1) + 1 / max(len(known.features), 1))
+    value = max(found[worst] - chance, 0.0) if found else 0.0
     return at_most(
         "shifted features", value, bounds.shift,
         f"Feature {name} moved most against earlier trainings: its population stability index is {value:.2f}.",
     )  # fmt: skip
 
 
-def psi(now: Array, before: Array) -> float:
-    """Population stability index over deciles of `before`; what is not known (NaN) is a bin of its own."""
+def psi(now: Array, before: Array, stands_for: Array | None = None) -> float:
+    """Population stability index over deciles of `before`; what is not known (NaN) is a bin of its own.
+
+    stands_for: how many each of `before` counts for.
+    """
     if not len(now) or not len(before):
         return 0.0
-    fine = before[np.isfinite(before)]
-    edges = np.unique(np.quantile(fine, np.linspace(0, 1, BINS + 1)[1:-1])) if len(fine) else np.zeros(0)
+    fine = np.isfinite(before)
+    edges = np.unique(deciles(before[fine], None if stands_for is None else stands_for[fine]))
     shares: list[Floats] = []
-    for values in (now, before):
+    for values, each in ((now, None), (before, stands_for)):
         # Below, on and above an edge apart: a value that nearly all have is an edge itself.
         place = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
-        count = np.bincount(np.where(np.isnan(values), 2 * len(edges) + 1, place), minlength=2 * len(edges) + 2)
+        bins = np.where(np.isnan(values), 2 * len(edges) + 1, place)
+        count = np.bincount(bins, None if each is None else each * (len(each) / each.sum()), 2 * len(edges) + 2)
         shares.append((count + 0.5) / (count.sum() + 0.5 * len(count)))
     a, b = shares
     return float(((a - b) * np.log(a / b)).sum())
+
+
+def deciles(values: Array, stands_for: Array | None) -> Floats:
+    """The values below which a tenth, two tenths, … lie; none of none."""
+    tenths = np.linspace(0, 1, BINS + 1)[1:-1]
+    if not len(values):
+        return np.zeros(0)
+    if stands_for is None:
+        return np.asarray(np.quantile(values, tenths), np.float64)
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(stands_for[order])
+    at = np.minimum(np.searchsorted(below, below[-1] * tenths), len(values) - 1)
+    return np.asarray(values[order][at], np.float64)

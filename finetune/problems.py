@@ -42,12 +42,36 @@ class Finish:
 
 
 class Problem(ABC):
-    """Examples of one task with their labels. Raises TrainingError where they cannot teach anything.
+    """What a release is made of: examples of one task, and what they say of a trained model.
 
-    `examples` are those that have a label by now; the first `learning` of them train, the rest, the newest, calibrate.
+    The first `learning` of the examples train, the rest, the newest, are held out.
     """
 
     name: ClassVar[str]
+    task: Task
+    catalog: Catalogue
+    examples: Examples
+    learning: int
+
+    def shared_inputs(self, vectors: NDArray[np.float32]) -> Outputs:
+        """Engine inputs beyond the rows' own, given the vector table."""
+        return {}
+
+    @property
+    def bias(self) -> NDArray[np.float32] | None:
+        """(rows,) what is added to the catalogue's scores; None where nothing is ranked."""
+        return None
+
+    @abstractmethod
+    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
+        """From the compiled engine's outputs for the examples of numbers `which`."""
+
+
+class Recorded(Problem):
+    """Of a first training: examples of a recording, with their labels. Raises TrainingError where they cannot teach.
+
+    `examples` are those that have a label by now; those that are held out calibrate.
+    """
 
     def __init__(self, task: Task, recording: Recording, catalog: Catalogue) -> None:
         self.task, self.recording, self.catalog = task, recording, catalog
@@ -69,25 +93,12 @@ class Problem(ABC):
     def begin(self, model: HeadraceModel) -> None:
         """Sets what a model takes from its training rows without learning."""
 
-    def shared_inputs(self, vectors: NDArray[np.float32]) -> Outputs:
-        """Engine inputs beyond the rows' own, given the vector table."""
-        return {}
-
-    @property
-    def bias(self) -> NDArray[np.float32] | None:
-        """(rows,) what is added to the catalogue's scores; None where nothing is ranked."""
-        return None
-
     @abstractmethod
     def loss(self) -> Loss:
         """Over the first `learning` examples."""
 
-    @abstractmethod
-    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
-        """From the compiled engine's outputs for the examples of numbers `which`."""
 
-
-class Recommendations(Problem):
+class Recommendations(Recorded):
     """The user's next other item within three days; popularity in the training span is a prior."""
 
     name: ClassVar[str] = "recommendations"
@@ -149,7 +160,7 @@ def popularity(items: NDArray[np.int32], rows: int) -> NDArray[np.float32]:
     return (prior - np.median(prior[1:])).astype(np.float32) if rows > 1 else np.zeros(rows, np.float32)
 
 
-class Fraud(Problem):
+class Fraud(Recorded):
     """Chargebacks and verdicts, of orders old enough that they have come."""
 
     name: ClassVar[str] = "fraud"
@@ -184,7 +195,7 @@ class Fraud(Problem):
         return Finish(calibration, {"mean": float(self.label.mean())} | thresholds(label, chance), metrics)
 
 
-class ClickThrough(Problem):
+class ClickThrough(Recorded):
     """Clicks that name the impression and the ad, over the ads that came into view."""
 
     name: ClassVar[str] = "ctr"
@@ -219,4 +230,4 @@ class ClickThrough(Problem):
         return Finish(calibration, {"mean": mean}, metrics)
 
 
-PROBLEMS: dict[str, type[Problem]] = {each.name: each for each in (Recommendations, Fraud, ClickThrough)}
+PROBLEMS: dict[str, type[Recorded]] = {each.name: each for each in (Recommendations, Fraud, ClickThrough)}

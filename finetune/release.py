@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,44 @@ from engines.eager import EagerEngine
 from engines.export import export
 from engines.model import HeadraceModel
 from engines.openvino import OpenVinoEngine
-from engines.parity import BOUNDS, outputs, parity
+from engines.parity import BOUNDS, Report, outputs, parity
+from engines.probe import answered, write_probe
 from engines.releases import Release, ReleaseStore
 from engines.tables import ItemTower, VectorTable
 from finetune.losses import MASKED
-from finetune.problems import Problem
+from finetune.problems import Finish, Problem
 
 PARITY_ROWS = 512
 HELD_ROWS = 4096
 PRECISION = "bf16"
 BUCKET = 256
+ORACLE_BUCKET = 64
+PROBE_ROWS = 64
+PROBE_CATALOG = 255
 THREADS = 2
 PRIOR = "prior.json"
 
 
 Timed = Callable[[str], AbstractContextManager[None]]
-"""Entered around each part of the work, with its name: export, compile, parity, calibrate, publish."""
+"""Entered around each part of the work, with its name: export, compile, parity, calibrate, gate, publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A candidate before it is published: as a draft, on the engine that was compared with torch, calibrated.
+
+    table (N, D): the catalogue's vectors by its own item tower. certificate: the comparison.
+    """
+
+    draft: Release
+    engine: Engine
+    table: NDArray[np.float32]
+    certificate: Report
+    finish: Finish
+
+
+Judge = Callable[[Compiled], dict[str, Any]]
+"""What the manifest's metrics are to say besides."""
 
 
 def make_release(
@@ -43,6 +66,7 @@ def make_release(
     *,
     threads: int = THREADS,
     timed: Timed = lambda part: nullcontext(),
+    judge: Judge | None = None,
 ) -> Release:
     """Publishes the model, with what the newest held-out examples say of it as the compiled engine scores them.
 
@@ -57,24 +81,49 @@ def make_release(
             description = export(model, folder, trained=trained)
             draft = ReleaseStore(drafts).publish(problem.name, folder, description)
         with timed("compile"):
-            compiled = OpenVinoEngine(draft, precision=PRECISION, buckets=(BUCKET,), threads=threads)
+            engine = OpenVinoEngine(draft, precision=PRECISION, buckets=(BUCKET,), threads=threads)
         with timed("parity"):
-            oracle = EagerEngine(draft, precision="f32", buckets=(BUCKET,), threads=threads)
             table = vector_table(problem, draft)
-            report = parity(compiled, oracle, engine_inputs(problem, table, which[-PARITY_ROWS:]))
-            report.check(BOUNDS[report.precision])
-            oracle.close()
+            certificate = compare(problem, draft, engine, table, which, folder, threads)
         with timed("calibrate"):
-            found = problem.finish(scored(compiled, problem, table, which), which)
-            compiled.close()
-        described = {
-            "calibration": found.calibration,
-            "settings": found.settings,
-            "metrics": {**found.metrics, "parity": report.as_dict()},
-        }
+            found = problem.finish(scored(engine, problem, table, which), which)
+        metrics = {**found.metrics, "parity": certificate.as_dict()}
+        if judge is not None:
+            with timed("gate"):
+                metrics |= judge(Compiled(draft, engine, table, certificate, found))
+        engine.close()
+        described = {"calibration": found.calibration, "settings": found.settings, "metrics": metrics}
         final = description.model_copy(update={key: value for key, value in described.items() if value})
         with timed("publish"):
             return store.publish(problem.name, folder, final)
+
+
+def compare(
+    problem: Problem, draft: Release, engine: Engine, table: NDArray[np.float32], which: NDArray[np.intp],
+    folder: Path, threads: int,
+) -> Report:  # fmt: skip
+    """The engine beside torch on the newest of `which`; writes the probe into the folder. Raises EngineError."""
+    oracle = EagerEngine(draft, precision="f32", buckets=(ORACLE_BUCKET,), threads=threads)
+    report = parity(engine, oracle, engine_inputs(problem, table, which[-PARITY_ROWS:]))
+    report.check(BOUNDS[report.precision])
+    asked = probe_inputs(problem, table, which)
+    answers = outputs(oracle, asked)
+    answered(engine, asked, answers, "the probe of the new release")
+    write_probe(folder, asked, answers)
+    oracle.close()
+    return report
+
+
+def probe_inputs(problem: Problem, table: NDArray[np.float32], which: NDArray[np.intp]) -> dict[str, Any]:
+    """A few of the examples, spread over all of `which`, and a part of the catalogue with as many candidates."""
+    rows = which[np.unique(np.linspace(0, len(which) - 1, PROBE_ROWS).astype(np.intp))]
+    shared = problem.shared_inputs(table)
+    if problem.bias is not None:
+        candidates = np.flatnonzero(problem.bias > MASKED)
+        chosen = candidates[np.unique(np.linspace(0, len(candidates) - 1, PROBE_CATALOG).astype(np.intp))]
+        part = np.concatenate([[0], chosen])  # row 0 is the unknown item
+        shared = {name: array[part] for name, array in shared.items()}
+    return {**problem.task.inputs(problem.examples.rows[rows], table), **shared}
 
 
 def vector_table(problem: Problem, release: Release) -> NDArray[np.float32]:

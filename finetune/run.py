@@ -7,24 +7,27 @@ What it makes is in the store, and nothing points to it. Killed at any moment, a
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from engines.model import HeadraceModel, load_model
+from engines.model import load_model
 from engines.openvino import OpenVinoEngine
 from engines.releases import Release, ReleaseStore
 from finetune import release as releasing
+from finetune.delays import Delays
 from finetune.example_files import read_catalog, read_examples, whole
-from finetune.examples import Counts, Examples, examples_of, is_positive, ranks, same_period
+from finetune.examples import Counts, Examples, Record, examples_of, source_key
 from finetune.incremental import Fitted, Told, fit
+from finetune.judging import Material, judged
+from finetune.mixing import Mix, mixed
 from finetune.parts import Parts
-from finetune.plan import TunePlan, read_plan
+from finetune.plan import File, TunePlan, read_plan
 from finetune.reservoir import Reservoir
 from finetune.served import SERVED, Served
 from schemas.errors import HeadraceError, ReleaseError, SettingsError, TrainingError
@@ -34,20 +37,8 @@ from streams.tasks.base import Task
 
 RESULT = "result.json"
 NICENESS = 10
+REFUSED = "refuse"
 MADE_LATELY = 8  # releases of the store that are looked through for one that this plan has made
-
-
-@dataclass(slots=True)
-class Mix:
-    """Examples in the order of training and holding out; new ones that are left out of both are in `rest`."""
-
-    examples: Examples
-    learning: int
-    judging: int
-    new: int
-    replayed: int
-    held_back: int
-    known: int
 
 
 def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, Any]:
@@ -60,11 +51,13 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
     with parts.timed("read"):
         champion = store.open(plan.task, plan.champion)
         catalog = read_catalog(plan.catalog.path, plan.catalog.sha256)
-        records = (record for file in plan.examples for record in read_examples(file.path, file.sha256))
-        new, counts = examples_of(task, catalog, records)
+        new, counts = examples_of(task, catalog, _records(plan.examples))
+        window, _ = examples_of(task, catalog, _records(plan.window))
+        new = new[~np.isin(new["key"], window["key"])]  # never trained on, neither now nor by way of the reservoir
         kept = _reservoir(plan, task)
-        mix = mixed(plan, task, new, kept)
+        mix = mixed(plan, task, new, kept, window["key"])
         problem = make_problem(plan, task, catalog, champion, mix)
+    made = _made(plan, store)
     with parts.timed("train"):
         model = load_model(champion.folder)
         identity = f"{plan.identity} {champion.digest}"
@@ -82,77 +75,27 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
                 expected=f"a loss below {fitted.before:.6f}",
                 todo="wait for more examples, or lower the rate",
             )
-    candidate = _candidate(plan, problem, model, store, champion, fitted, mix, parts)
+    if made is None:
+        judge = _judge(plan, problem, champion, mix, window, kept, new, counts)
+        made = releasing.make_release(
+            problem, model, store, _trained(plan, problem, champion, fitted, mix), threads=plan.threads,
+            timed=parts.timed, judge=judge,
+        )  # fmt: skip
     with parts.timed("champion"):
         figures = champion_figures(problem, champion, plan.threads)
     with parts.timed("keep"):
-        if kept is not None:
+        # What a refused candidate has learned is new for the next one, and may be what it was refused for.
+        if kept is not None and made.manifest.metrics.get("gate", {}).get("verdict") != REFUSED:
             kept.add(new)
-    result = _said(plan, candidate, figures, fitted, mix, counts, parts)
+    result = _said(plan, made, figures, fitted, mix, counts, parts)
     with whole(path) as partial:
         partial.write_text(json.dumps(result))
     return result
 
 
-def mixed(plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None) -> Mix:
-    """New examples and their replay. What a first run of the plan drew is drawn again, whatever was kept since."""
-    new = new[(new["weight"] > 0).any(axis=1)]
-    drawn = _drawn(plan, task, new, kept)
-    fresh, replay = new[drawn["fresh"]], drawn["replay"]
-    inside = drawn["inside"][drawn["fresh"]]
-    used = fresh[inside]
-    held = _held(plan, len(used))
-    learning, judging = len(used) - held, len(used) - held + held // 2
-    examples = np.concatenate([used[:learning], replay, used[learning:]])
-    mix = Mix(
-        examples, learning + len(replay), judging + len(replay), len(used), len(replay),
-        int((~inside).sum()), len(new) - len(fresh),
-    )  # fmt: skip
-    if not ranks(task) and mix.learning:
-        positives = int(is_positive(task, examples[: mix.learning]).sum())
-        if not 0 < positives < mix.learning:
-            raise TrainingError(
-                f"{positives} positives among the {mix.learning} examples to train on",
-                where=f"{plan.task}, {mix.held_back} of {len(fresh)} new examples held back",
-                expected="examples of both kinds, from one period",
-                todo="wait for more labels",
-            )
-    return mix
-
-
-def _drawn(plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None) -> dict[str, NDArray[Any]]:
-    """fresh (N,): which of the new the reservoir does not have in this revision. inside (N,): which are of a period
-    that has negatives. replay: with its weights multiplied in.
-    """
-    path = plan.out / f"mix-{plan.identity[:16]}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as held:
-            return {name: held[name] for name in ("fresh", "inside", "replay")}
-    known: Examples = new[:0] if kept is None else kept.examples
-    place = np.argsort(known["key"])
-    at = np.searchsorted(known["key"], new["key"], sorter=place)
-    at = place[np.minimum(at, len(known) - 1)] if len(known) else at
-    fresh = np.ones(len(new), np.bool_)
-    if len(known):
-        fresh = (known["key"][at] != new["key"]) | (known["revision"][at] < new["revision"]).any(axis=1)
-    inside = same_period(task, new, known) if plan.period == "shared" else np.ones(len(new), np.bool_)
-    used = new[fresh & inside]
-    learning = len(used) - _held(plan, len(used))
-    replay = new[:0].copy()
-    if kept is not None and learning:
-        wanted = round(learning * plan.replay / (1 - plan.replay))
-        seed = (plan.made_recipe().seed, int(plan.identity[:8], 16))
-        draw = kept.draw(wanted, seed, before=int(used["time"][learning - 1]), without=new["key"])
-        replay = draw.examples.copy()
-        replay["weight"] *= draw.weight[:, None]
-    with whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, fresh=fresh, inside=inside, replay=replay)
-    return {"fresh": fresh, "inside": inside, "replay": replay}
-
-
-def _held(plan: TunePlan, count: int) -> int:
-    """How many of the newest examples do not train: no more than a release is checked with."""
-    return min(round(count * plan.holdout), releasing.HELD_ROWS)
+def _records(files: Iterable[File]) -> Iterator[Record]:
+    for file in files:
+        yield from read_examples(file.path, file.sha256)
 
 
 def make_problem(plan: TunePlan, task: Task, catalog: Catalogue, champion: Release, mix: Mix) -> Served:
@@ -167,6 +110,7 @@ def make_problem(plan: TunePlan, task: Task, catalog: Catalogue, champion: Relea
         task, catalog, champion.manifest, mix.examples, learning=mix.learning, judging=mix.judging,
         negatives=task.labels.negatives if plan.negatives is None else plan.negatives,
         offset=plan.correction == "offset", prior=prior,
+        delays=None if plan.delays is None else Delays.from_dict(plan.delays),
     )  # fmt: skip
 
 
@@ -180,21 +124,23 @@ def champion_figures(problem: Served, champion: Release, threads: int) -> dict[s
     return figures
 
 
-def _candidate(
-    plan: TunePlan, problem: Served, model: HeadraceModel, store: ReleaseStore, champion: Release, fitted: Fitted,
-    mix: Mix, parts: Parts,
-) -> Release:  # fmt: skip
-    """The release that this plan has made before it was killed, or a new one."""
+def _made(plan: TunePlan, store: ReleaseStore) -> Release | None:
+    """The release that this plan has made before it was killed."""
     for version in reversed(store.list(plan.task)[-MADE_LATELY:]):
         with suppress(ReleaseError):  # a damaged one is for others to complain of
             release = store.open(plan.task, version)
             if release.manifest.trained.get("plan") == plan.identity:
                 return release
-    trained = {
+    return None
+
+
+def _trained(plan: TunePlan, problem: Served, champion: Release, fitted: Fitted, mix: Mix) -> dict[str, Any]:
+    return {
         **plan.trained,
         "plan": plan.identity,
         "champion": champion.version,
         "files": [file.sha256 for file in plan.examples],
+        "window": [file.sha256 for file in plan.window],
         "examples": mix.new,
         "replayed": mix.replayed,
         "held_out": len(problem.examples) - problem.learning,
@@ -202,7 +148,30 @@ def _candidate(
         "recipe": asdict(plan.made_recipe()),
         "fit": asdict(fitted),
     }
-    return releasing.make_release(problem, model, store, trained, threads=plan.threads, timed=parts.timed)
+
+
+def _judge(
+    plan: TunePlan, problem: Served, champion: Release, mix: Mix, window: Examples, kept: Reservoir | None,
+    new: Examples, counts: Counts,
+) -> releasing.Judge | None:  # fmt: skip
+    """What judges the candidate before it is published; None without a gate."""
+    rule = plan.gate
+    if rule is None:
+        return None
+
+    def judge(candidate: releasing.Compiled) -> dict[str, Any]:
+        old, share = new[:0], np.zeros(0)
+        if kept is not None:
+            elsewhere = np.concatenate([new["key"], window["key"]])
+            apart = ~np.isin(kept.examples["key"], elsewhere) & (kept.examples["weight"] > 0).any(axis=1)
+            old, share = kept.examples[apart], kept.share[apart]
+        sources = {source_key(name): name for name in counts.sources}
+        material = Material(
+            window, mix.examples[mix.fresh], old, share, mix.examples["key"][~mix.fresh], sources, counts.contradicted
+        )
+        return judged(problem, champion, candidate, material, rule, plan.threads)
+
+    return judge
 
 
 def _reservoir(plan: TunePlan, task: Task) -> Reservoir | None:
@@ -216,16 +185,20 @@ def _said(
     plan: TunePlan, candidate: Release, champion: dict[str, float], fitted: Fitted, mix: Mix, counts: Counts,
     parts: Parts,
 ) -> dict[str, Any]:  # fmt: skip
-    metrics = {name: value for name, value in candidate.manifest.metrics.items() if name != "parity"}
+    metrics = dict(candidate.manifest.metrics)
+    report, window = metrics.pop("gate", None), metrics.pop("window", None)
+    del metrics["parity"]
     return {
         "made": candidate.version,
         "task": plan.task,
         "plan": plan.identity,
         "champion": {"version": plan.champion, "metrics": champion},
         "candidate": {"version": candidate.version, "metrics": metrics},
+        "verdict": None if report is None else report["verdict"],
+        "gate": report,
+        "window": window,
         "fit": asdict(fitted),
-        "examples": asdict(counts)
-        | {"new": mix.new, "replayed": mix.replayed, "held_back": mix.held_back, "known": mix.known},
+        "examples": asdict(counts) | {"new": mix.new, "replayed": mix.replayed, "held_back": mix.held_back},
         "seconds": parts.seconds,
         "peak_mb": parts.peak_mb,
     }

@@ -6,7 +6,9 @@ newest, from `judging` on, are for figures only.
 """
 
 from abc import abstractmethod
-from typing import Any, ClassVar, cast
+from collections.abc import Mapping
+from copy import copy
+from typing import ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from engines.manifest import Manifest
 from engines.model import HeadraceModel
 from finetune import history
 from finetune.calibrate import platt, thresholds
+from finetune.delayed import delayed_loss, delayed_platt
+from finetune.delays import Delays, arrived
+from finetune.evidence import Scores
 from finetune.examples import Examples
 from finetune.losses import CANDIDATES, MASKED, tensors
 from finetune.metrics import hit_at, log_loss, ndcg_at, normalised_entropy, pr_auc, rank_of
@@ -52,8 +57,11 @@ class Served(Problem):
         negatives: float = 1.0,
         offset: bool = False,
         prior: Floats | None = None,
+        delays: Delays | None = None,
     ) -> None:
-        """prior (rows,): what the champion adds to the catalogue's scores. Raises TrainingError for an empty part."""
+        """prior (rows,): what the champion adds to the catalogue's scores. delays: of positives that may still come;
+        with them negatives always weigh 1 / negatives. Raises TrainingError for an empty part.
+        """
         for part, name in (
             (learning, "to train on"),
             (judging - learning, "to stop by"),
@@ -64,21 +72,30 @@ class Served(Problem):
                     f"no examples {name}", where=task.name, expected="more new examples", todo="wait for more labels"
                 )
         self.task, self.catalog, self.champion = task, catalog, champion
+        self.learning, self.judging = learning, judging
+        self.negatives, self.offset = negatives, offset and 0 < negatives < 1 and delays is None
+        self.prior, self.delays = prior, delays
+        self._take(examples)
+
+    def _take(self, examples: Examples) -> None:
         self.examples = history.Examples(examples["features"], [], examples["time"], np.arange(len(examples)))
         self.label, self.weight = examples["label"].copy(), examples["weight"].copy()
-        self.learning, self.judging = learning, judging
-        self.negatives, self.offset = negatives, offset and 0 < negatives < 1
-        self.prior = prior
-        self.prepare()
+        self.arrived = None if self.delays is None else arrived(examples, self.delays)
 
-    def prepare(self) -> None:
-        """Nothing: labels come with the examples."""
+    def over(self, examples: Examples) -> Self:
+        """The same of other examples, none of which trains or calibrates: for scoring only."""
+        other = copy(self)
+        other.learning = other.judging = 0
+        other._take(examples)
+        return other
 
-    def begin(self, model: HeadraceModel) -> None:
-        """Nothing: the champion's scaling of fields is part of its weights, and stays."""
+    @abstractmethod
+    def told(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Floats]:
+        """All that has a label, each (n,): number of the example, place in it, label (a row, who ranks), weight."""
 
-    def loss(self) -> Any:
-        raise NotImplementedError("a fine-tune sums weighted losses: see `summed`")
+    @abstractmethod
+    def scores(self, outputs: Outputs, calibration: Mapping[str, float]) -> Scores:
+        """An engine's outputs for all examples, as served, for what `told` gives."""
 
     @abstractmethod
     def summed(self, model: HeadraceModel, table: TorchTable, batch: Batch, seed: int, *, training: bool) -> Sum:
@@ -99,8 +116,19 @@ class _Chance(Served):
             weight = np.where(label > 0.5, weight, weight * np.float32(self.negatives))
             logit = logit - np.float32(np.log(self.negatives))
         given = torch.from_numpy(weight)
+        if self.arrived is not None:
+            each = delayed_loss(logit, torch.from_numpy(label), torch.from_numpy(self.arrived[batch]))
+            return (each * given).sum(), given.sum()
         total = F.binary_cross_entropy_with_logits(logit, torch.from_numpy(label), given, reduction="sum")
         return total, given.sum()
+
+    def told(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Floats]:
+        example, place = np.nonzero(self.weight > 0)
+        return example, place, self.label[example, place], self.weight[example, place]
+
+    def scores(self, outputs: Outputs, calibration: Mapping[str, float]) -> Scores:
+        logit = outputs["logit"].reshape(self.weight.shape)
+        return Scores(calibrated(logit[self.weight > 0], calibration))
 
     def flat(self, outputs: Outputs, which: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         """Labels, logits and weights of what has a label, each (n,)."""
@@ -114,6 +142,9 @@ class _Chance(Served):
         calibration, settings = dict(self.champion.calibration), dict(self.champion.settings)
         if 0 < label.sum() < label.size:  # else the champion's stay: one class says nothing of the other
             calibration = platt(logit, label, weight)
+            if self.arrived is not None:
+                of = which[tuning]
+                calibration = delayed_platt(logit, label, self.arrived[of][self.weight[of] > 0], weight)
             settings |= self.settings(label, calibrated(logit, calibration), weight)
         return Finish(calibration, settings, self.judge(part(outputs, last), which[last], calibration))
 
@@ -146,7 +177,8 @@ class ServedItems(Served):
 
     name: ClassVar[str] = "recommendations"
 
-    def prepare(self) -> None:
+    def _take(self, examples: Examples) -> None:
+        super()._take(examples)
         self.weight = self.weight.max(axis=1)
         self.item = self.label.max(axis=1).astype(np.int32)
         self._bias = self.catalog.candidate_bias()
@@ -161,6 +193,14 @@ class ServedItems(Served):
 
     def shared_inputs(self, vectors: Floats) -> Outputs:
         return {"catalog": vectors, "catalog_bias": self._bias}
+
+    def told(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Floats]:
+        there = np.flatnonzero(self.weight > 0)
+        return there, np.zeros_like(there), self.item[there].astype(np.float32), self.weight[there]
+
+    def scores(self, outputs: Outputs, calibration: Mapping[str, float]) -> Scores:
+        there = self.weight > 0
+        return Scores(outputs["scores"][there], outputs["rows"][there])
 
     def summed(self, model: HeadraceModel, table: TorchTable, batch: Batch, seed: int, *, training: bool) -> Sum:
         goals = self.item[batch]

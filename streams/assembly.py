@@ -17,8 +17,10 @@ from streams.config import Settings
 from streams.deadletters import carried_bytes
 from streams.entities import EntityView
 from streams.live import CatalogueFeed, LiveReleases
+from streams.metrics import Metrics
 from streams.restore import until_it_works
 from streams.scoring import Scorer
+from streams.shadow import Shadows
 from streams.state import UserState
 from streams.store import UserStore
 from streams.tasks.base import Task
@@ -37,6 +39,7 @@ class Assembly:
     waiting: tuple[str, ...] = ("the schema registry has not answered yet",)
     feed: CatalogueFeed | None = None
     live: LiveReleases | None = None
+    shadows: Shadows | None = None
     scorer: Scorer | None = None
     _closers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -47,9 +50,12 @@ class Assembly:
         tasks: Sequence[Task],
         names: Names,
         store: UserStore,
+        metrics: Metrics,
+        *,
         on_failure: Callable[[BaseException], object],
+        stagger: Callable[[], float],
     ) -> Scorer:
-        """`on_failure` hears of a release that cannot be loaded while its task has none."""
+        """`on_failure` hears of a release that cannot be taken while its task has none; `stagger`: see Swaps."""
         codecs = await until_it_works("the schema registry", make_codecs, registry, names, tasks)
         self.waiting = ("the catalogue is not read yet",)
         self.feed = CatalogueFeed(settings, registry, self.catalog)
@@ -60,9 +66,11 @@ class Assembly:
         for what, reader in (("the catalogue", self.feed), ("shared entities", view)):
             await until_it_works(what, reader.wait_current, READ_TIMEOUT_S)
         self.feed.drain()
+        self.shadows = Shadows(tasks, self.catalog, codecs.shadow, names.shadow, self.engines, metrics)
         self.live = LiveReleases(
             settings, registry, settings.tasks, self.catalog,
-            engines=self.engines, builds=self.builds, on_failure=on_failure,
+            engines=self.engines, builds=self.builds, shadows=self.shadows, metrics=metrics,
+            on_failure=on_failure, stagger=stagger,
         )  # fmt: skip
         self._closers.append(self.live.stop)
         await until_it_works("releases", self.live.wait_current, READ_TIMEOUT_S)
@@ -85,5 +93,5 @@ class Assembly:
         """Stops the readers and the threads; engines are freed with them."""
         for close in reversed(self._closers):
             close()
+        self.builds.shutdown(cancel_futures=True)  # what it has built by then, it hands to the engines
         self.engines.close()
-        self.builds.shutdown()

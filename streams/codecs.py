@@ -23,6 +23,7 @@ class Codecs:
     alert: Encoder
     dead_letter: Encoder
     touch: Encoder
+    shadow: Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Names:
     alerts: str
     dead_letters: str
     touches: str
+    shadow: str
 
 
 def make_names(settings: Settings, tasks: Sequence[Task]) -> Names:
@@ -46,6 +48,7 @@ def make_names(settings: Settings, tasks: Sequence[Task]) -> Names:
         alerts=topics.alerts,
         dead_letters=topics.deadletters,
         touches=topics.entity_events,
+        shadow=topics.shadow,
     )
 
 
@@ -59,4 +62,5 @@ def make_codecs(registry: Registry, names: Names, tasks: Sequence[Task]) -> Code
         alert=Encoder(registry, names.alerts, "fraud_alert"),
         dead_letter=Encoder(registry, names.dead_letters, "dead_letter"),
         touch=Encoder(registry, names.touches, "entity_touch"),
+        shadow=Encoder(registry, names.shadow, "shadow_score"),
     )

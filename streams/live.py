@@ -2,8 +2,10 @@
 Changes are prepared beside the scoring loop and take effect between two micro-batches.
 """
 
+import asyncio
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -17,16 +19,19 @@ from numpy.typing import NDArray
 from engines.releases import ReleaseStore
 from engines.slot import Loaded, Slot, load
 from engines.turns import Turns
-from schemas.errors import HeadraceError
 from schemas.registry import Registry
 from schemas.wire import Decoder
 from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, Catalogue
 from streams.compacted import Compacted
 from streams.config import Settings
+from streams.metrics import Metrics
+from streams.shadow import Shadows
+from streams.swap import Swaps, step_back
 
 log = logging.getLogger(__name__)
 
 PRIOR = "prior.json"
+TICK_S = 0.1
 
 
 class CatalogueFeed:
@@ -81,11 +86,7 @@ def _keep(key: str) -> None:
 
 
 class LiveReleases:
-    """Follows models.releases: for each task the pointer of the highest epoch is loaded, warmed and made live.
-
-    All engine work, inference included, takes turns in `engines`, so that a flip or a new table always falls between
-    two micro-batches; building goes through `builds`, beside it.
-    """
+    """Follows models.releases: the pointer of the highest epoch says which release serves a task."""
 
     def __init__(
         self,
@@ -96,14 +97,19 @@ class LiveReleases:
         *,
         engines: Turns,
         builds: Executor,
+        shadows: Shadows,
+        metrics: Metrics,
         on_failure: Callable[[BaseException], object],
+        stagger: Callable[[], float],
     ) -> None:
-        self.slots: dict[str, Slot] = {}
+        """`stagger`, `on_failure`: as of Swaps, which says what becomes of a pointer."""
         self._settings, self._catalog, self._tasks = settings, catalog, tuple(tasks)
-        self._engines, self._builds, self._on_failure = engines, builds, on_failure
         self._store = ReleaseStore(settings.release_store, cache=settings.data_dir / "release-cache")
-        self._epochs: dict[str, int] = {}
-        self._priors: dict[str, NDArray[np.float32]] = {}
+        self.swaps = Swaps(
+            settings.swap, catalog, self._load, self._table,
+            engines=engines, builds=builds, shadows=shadows, metrics=metrics, on_failure=on_failure, stagger=stagger,
+        )  # fmt: skip
+        self.slots: Mapping[str, Slot] = self.swaps.slots
         self._decode = Decoder(registry, "model_release")
         self._reader = Compacted(settings, settings.topics.releases, self._apply)
 
@@ -113,69 +119,49 @@ class LiveReleases:
         return tuple(task for task in self._tasks if task not in self.slots)
 
     def wait_current(self, timeout: float) -> None:
-        """Returns when the topic was read to its end."""
+        """Returns when the topic was read to its end; from then on releases are built."""
         self._reader.wait_current(timeout)
+        self.swaps.start()
 
     def adopt_newest(self) -> None:
         """A task that no pointer was ever written for takes the store's newest release, if there is one."""
         for task in self._tasks:
-            if task not in self._epochs and (versions := self._store.list(task)):
+            if task not in self.swaps.epochs and (versions := self._store.list(task)):
                 log.warning("no release of %s is pointed to; taking the newest, %s", task, versions[-1])
-                self._epochs[task] = 0
-                self._builds.submit(self._swap, task, versions[-1], 0)
+                self.swaps.point(task, versions[-1], 0)
+
+    async def run(self) -> None:
+        """Swaps, until cancelled. Before it runs, a task's first release is taken and no other."""
+        while True:
+            self.swaps.tick(time.monotonic())
+            await asyncio.sleep(TICK_S)
 
     def stop(self) -> None:
         self._reader.stop()
 
     def refresh(self) -> Future[None]:
         """Takes over a changed catalogue: new rows are encoded, candidates counted anew."""
-        return self._engines.submit(self._refresh_all)
+        return self.swaps.refresh()
 
     def _apply(self, key: bytes, value: bytes | None) -> None:
         if value is None:
             return
         record = self._decode(value)
-        task, epoch = record["task"], record["epoch"]
-        if record["kind"] != "pointer" or task not in self._tasks or epoch <= self._epochs.get(task, -1):
-            return
-        self._epochs[task] = epoch
-        self._builds.submit(self._swap, task, record["version"], epoch)
+        if record["kind"] == "pointer" and record["task"] in self._tasks:
+            self.swaps.point(record["task"], record["version"], record["epoch"])
 
-    def _swap(self, task: str, version: str, epoch: int) -> None:
-        """On the build thread. A release that cannot be loaded leaves the live one where it is, and says so."""
-        if epoch < self._epochs[task]:
-            return
+    def _load(self, task: str, version: str) -> Loaded:
+        """On the build thread; raises ReleaseError, EngineError."""
         engine = self._settings.engine
-        try:
-            loaded = load(
-                self._store.open(task, version),
-                backend=engine.backend,
-                precision=engine.precision,
-                buckets=engine.buckets,
-                threads=engine.threads,
-            )
-            self._table(loaded)
-            loaded.warm()
-        except HeadraceError as error:
-            log.error("release %s/%s is not taken: %s", task, version, error)
-            if task not in self.slots:
-                self._on_failure(error)
-            return
-        self._engines.submit(self._flip, task, loaded).result()
-        log.info("release %s/%s is live", task, version, extra={"task": task, "release": version})
-
-    def _flip(self, task: str, loaded: Loaded) -> None:
-        if len(loaded.table) != len(self._catalog):
-            self._table(loaded)
-        if task in self.slots:
-            self.slots[task].flip(loaded)
-        else:
-            self.slots[task] = Slot(loaded)
-
-    def _refresh_all(self) -> None:
-        for slot in self.slots.values():
-            for loaded in slot.kept:
-                self._table(loaded)
+        if engine.threads == 1 and task in self.slots:
+            step_back()
+        return load(
+            self._store.open(task, version),
+            backend=engine.backend,
+            precision=engine.precision,
+            buckets=engine.buckets,
+            threads=engine.threads,
+        )
 
     def _table(self, loaded: Loaded) -> None:
         catalog = self._catalog

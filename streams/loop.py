@@ -19,6 +19,7 @@ from streams.metrics import Metrics
 from streams.notices import Notices
 from streams.scoring import Scorer
 from streams.sender import Sender
+from streams.shadow import Shadows
 from streams.work import Work
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Loop:
         metrics: Metrics,
         feed: CatalogueFeed,
         live: LiveReleases,
+        shadows: Shadows,
         *,
         resume: Mapping[TP, int],
         in_flight: int,
@@ -48,6 +50,7 @@ class Loop:
     ) -> None:
         self._intake, self._scorer, self._sender, self._engines = intake, scorer, sender, engines
         self._metrics, self._feed, self._live, self._resume = metrics, feed, live, resume
+        self._shadows = shadows
         self._spawn, self._free = spawn, asyncio.Semaphore(in_flight)
         self._topics = {name: number for number, name in enumerate(scorer.names.inputs)}
         self._notices = Notices(log)
@@ -92,6 +95,7 @@ class Loop:
         """Scores what recovery prepared; returns when all of it is acknowledged."""
         await self.infer(work)
         await self._sender.send(*self._scorer.outputs.waves(work))
+        self._shadows.after(work)
 
     def _prepared(self, batch: MicroBatch) -> Work | None:
         """Decoded and absorbed; None if every part is held, or was scored before."""
@@ -132,6 +136,7 @@ class Loop:
             await self._sender.send(first, second, lambda: self._scored(work, encoded))
             batch.done()
             self._metrics.ack.observe(time.perf_counter() - encoded)
+            self._shadows.after(work)
         finally:
             self._free.release()
 

@@ -109,6 +109,7 @@ class Metrics:
         self._measures()
         self._counters()
         self._gauges()
+        self._swaps()
 
     def _measures(self) -> None:
         stages = Histogram(
@@ -147,6 +148,14 @@ class Metrics:
         self._release = self._gauge("release_info", "1 for what scores now.", "task", "release", "engine")
         self.ready = self._gauge("ready", "1: assigned, recovered, engines warm.")
         self.users = self._gauge("users_in_memory", "Users whose state is in the arrays.")
+
+    def _swaps(self) -> None:
+        self.swaps = self._counter("swaps", "Releases taken over, or not.", "task", "result")
+        self.swap_seconds = self._gauge("swap_seconds", "Parts of the newest swap.", "task", "part")
+        self.shadow_compared = self._counter("shadow_compared", "Events that a shadow was asked about.", "task")
+        self.shadow_dropped = self._counter("shadow_dropped", "Events that did not fit into its queue.", "task")
+        self.shadow_disagreement = self._gauge("shadow_disagreement", "Live against shadow, newest 256.", "task")
+        self.engine_failures = self._counter("engine_failures", "Live releases that gave no scores.", "task")
 
     def _histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(f"headrace_{name}", text, buckets=tuple(buckets), registry=self.registry)

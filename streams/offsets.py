@@ -144,6 +144,16 @@ def _asked(ask: Callable[[float], Answer | None], where: str, timeout_s: float |
     raise refusal or BrokerUnavailable(f"no answer in {patience:.1f} s", where=where, todo="look at the broker")
 
 
+def offsets_at(settings: Settings, topic: str, time_ms: int) -> dict[int, int]:
+    """By partition, the offset of the first record that the broker has since a UTC ms; the end where there is none."""
+    found = places(settings, topic)
+    asked = [TopicPartition(*place, time_ms) for place in found]
+    ends = bounds(settings, found)
+    with closing(plain_consumer(settings)) as consumer:
+        told = _asked(lambda seconds: consumer.offsets_for_times(asked, timeout=seconds), topic)
+    return {each.partition: each.offset if each.offset >= 0 else ends[topic, each.partition][1] for each in told}
+
+
 def read_range(
     settings: Settings,
     topic: str,

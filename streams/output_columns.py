@@ -64,7 +64,7 @@ def tables(work: Work, job: Job) -> Tables | None:
         "shown": _shown(job),
         "prediction": prediction,
         "decision": _decisions(results),
-        "propensity": _PROPENSITY,
+        "propensity": _propensities(results),
         **_places(job),
     }
     return Tables(Table(score), Table(served), user, target)
@@ -124,3 +124,8 @@ def _lists(values: list[list[Any]]) -> Columnar:
 def _decisions(results: Sequence[Result]) -> Columnar:
     decisions = [result.decision for result in results]
     return _NONE if decisions.count(None) == len(decisions) else Column(decisions)
+
+
+def _propensities(results: Sequence[Result]) -> Columnar:
+    chances = [result.propensity for result in results]
+    return _PROPENSITY if chances.count(1.0) == len(chances) else Column(chances)

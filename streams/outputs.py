@@ -193,7 +193,7 @@ def served_record(job: Job, number: int, target: str, score: Record, result: Res
         "shown": job.task.shown(job.events[number]),
         "prediction": result.prediction,
         "decision": result.decision,
-        "propensity": 1.0,
+        "propensity": result.propensity,
         "late": score["late"],
         "fallback": score["fallback"],
         "cut": score["cut"],

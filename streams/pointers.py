@@ -2,7 +2,7 @@
 A move is compare-and-set: the newest pointer is read by the one who has just shut all other writers out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Self
@@ -63,6 +63,47 @@ class Pointer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What became of a release: the record that is kept of it on models.releases, under its own key."""
+
+    task: str
+    version: str
+    state: str
+    """`live`, `refused` by the gate, `retired` (its champion was not live any more), or `rolled back`."""
+    manifest: str
+    """JSON."""
+    gate: str
+    """JSON: the gate's report, or of what was rolled back the watch's verdict."""
+    announced_at: int
+    """UTC ms."""
+
+    @classmethod
+    def of(cls, record: Record) -> Self | None:
+        """None for a pointer."""
+        if record["kind"] != "release":
+            return None
+        return cls(*(record[name] for name in ("task", "version", "state", "manifest", "gate", "announced_at")))
+
+    @property
+    def key(self) -> bytes:
+        return f"{self.task}/{self.version}".encode()
+
+    def record(self) -> dict[str, object]:
+        """As the contract has it."""
+        return {
+            "task": self.task,
+            "version": self.version,
+            "previous": None,
+            "epoch": 0,
+            "kind": "release",
+            "state": self.state,
+            "manifest": self.manifest,
+            "gate": self.gate,
+            "announced_at": self.announced_at,
+        }
+
+
 class Pointers:
     """The one writer of the pointers, for as long as nobody else makes one.
 
@@ -78,11 +119,24 @@ class Pointers:
         self._producer.partitions(self._topic)
         self._live = dict(read_pointers(settings, registry))
 
+    def announce(self, announcement: Announcement) -> None:
+        """Returns when the broker has it. Raises what `move` raises."""
+        self._producer.send([], self._sent(announcement))
+
     def get(self, task: str) -> Pointer | None:
         return self._live.get(task)
 
-    def move(self, task: str, version: str, *, now_ms: int, pinned: bool = False, by_hand: bool = False) -> Pointer:
-        """Makes a version live, and returns when the broker has it.
+    def move(
+        self,
+        task: str,
+        version: str,
+        *,
+        now_ms: int,
+        pinned: bool = False,
+        by_hand: bool = False,
+        announcements: Iterable[Announcement] = (),
+    ) -> Pointer:
+        """Makes a version live, and returns when the broker has it, with what is announced in the same transaction.
 
         A pinned pointer moves by hand only: ReleaseError. Raises Fenced where somebody else has become the writer.
         """
@@ -98,11 +152,14 @@ class Pointers:
         if before is not None and before.version == version:
             previous = before.previous  # pinning what is live does not forget what to go back to
         pointer = Pointer(task, version, previous, epoch, pinned, now_ms)
-        self._producer.send([], Sent(self._topic, PARTITION, f"{task}/live".encode(), self._encode(pointer.record())))
+        last = Sent(self._topic, PARTITION, f"{task}/live".encode(), self._encode(pointer.record()))
+        self._producer.send([self._sent(one) for one in announcements], last)
         self._live[task] = pointer
         return pointer
 
-    def roll_back(self, task: str, *, now_ms: int, by_hand: bool = False) -> Pointer:
+    def roll_back(
+        self, task: str, *, now_ms: int, by_hand: bool = False, announcements: Iterable[Announcement] = ()
+    ) -> Pointer:
         """Makes the version before the live one live again. ReleaseError where there is none."""
         before = self._live.get(task)
         if before is None or before.previous is None:
@@ -112,7 +169,10 @@ class Pointers:
                 expected="a pointer that has moved once",
                 todo="run `headrace releases list` and `headrace releases promote TASK/VERSION`",
             )
-        return self.move(task, before.previous, now_ms=now_ms, by_hand=by_hand)
+        return self.move(task, before.previous, now_ms=now_ms, by_hand=by_hand, announcements=announcements)
+
+    def _sent(self, announcement: Announcement) -> Sent:
+        return Sent(self._topic, PARTITION, announcement.key, self._encode(announcement.record()))
 
 
 def read_pointers(settings: Settings, registry: Registry) -> Iterator[tuple[str, Pointer]]:
@@ -128,6 +188,20 @@ def read_pointers(settings: Settings, registry: Registry) -> Iterator[tuple[str,
                 continue
             if (pointer := Pointer.of(decode(message.value()))) is not None:
                 yield pointer.task, pointer
+
+
+def announcements(settings: Settings) -> list[Announcement]:
+    """What was last said of each release, in the order in which that was said."""
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        decode, topic = Decoder(registry, "model_release"), settings.topics.releases
+        low, high = bounds(settings, [(topic, PARTITION)])[topic, PARTITION]
+        newest: dict[bytes, Announcement] = {}
+        for messages in read_range(settings, topic, PARTITION, low, high):
+            for message in messages:
+                if message.value() is not None and (said := Announcement.of(decode(message.value()))) is not None:
+                    newest.pop(said.key, None)
+                    newest[said.key] = said
+        return list(newest.values())
 
 
 def live_pointers(settings: Settings) -> Mapping[str, Pointer]:

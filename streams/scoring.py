@@ -2,6 +2,7 @@
 It crosses no network; whoever calls it sends what it returns, in its two waves, and acknowledges the input after.
 """
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.base import Gather
 from engines.slot import Loaded, Slot
-from schemas.errors import BadRecord
+from schemas.errors import BadRecord, EngineError
 from streams.batch import EventBatch
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names
@@ -24,8 +25,10 @@ from streams.outputs import Outputs
 from streams.partitioning import Partitions
 from streams.raw import RawRecord
 from streams.state import History, UserState
-from streams.tasks.base import Context, Serving, Task
-from streams.work import REPLAYED, Job, Order, Outgoing, Said, Work
+from streams.tasks.base import Context, Result, Serving, Task
+from streams.work import REPLAYED, Failure, Job, Order, Outgoing, Said, Work
+
+log = logging.getLogger(__name__)
 
 Part = tuple[int, Sequence[RawRecord], Sequence[Record | BadRecord]]
 """Topic index, and records of one topic-partition with what they were decoded to."""
@@ -212,18 +215,37 @@ class Scorer:
     # -- infer -----------------------------------------------------------------------------------------------
 
     def infer(self, work: Work) -> None:
-        """Runs each job's model over the rows that need it, and the fallback over the rest."""
+        """Runs each job's model over the rows that need it, and the fallback over the rest.
+
+        Where the live release fails, the one before it answers, and serves from now on; raises EngineError if there
+        is none.
+        """
         for job in work.jobs:
-            live = self.slots[job.task.name].live
-            job.release, job.engine = f"{job.task.name}/{live.release}", live.engine_name
+            slot = self.slots[job.task.name]
             job.buckets = [(0, 0)] * len(job.events)
-            serving = Serving(self.catalog, live.calibration, live.settings)
             started = time.perf_counter()
             fallback = job.fallback.tolist()
             todo = [number for number, result in enumerate(job.results) if result is None]
-            self._model(job, live, serving, [number for number in todo if not fallback[number]])
+            index = [number for number in todo if not fallback[number]]
+            while True:
+                live = slot.live
+                job.release, job.engine = f"{job.task.name}/{live.release}", live.engine_name
+                serving = Serving(self.catalog, live.calibration, live.settings)
+                try:
+                    self._model(job, live, serving, index)
+                    break
+                except EngineError as error:
+                    if len(slot.kept) == 1:
+                        raise
+                    self._roll_back(job, slot, index, str(error))
             self._fallback(job, serving, [number for number in todo if fallback[number]])
             job.infer_us = round((time.perf_counter() - started) * 1e6)
+
+    def _roll_back(self, job: Job, slot: Slot, events: Sequence[int], reason: str) -> None:
+        """In a turn of the engines', as every flip."""
+        job.failures = (*job.failures, Failure(job.release, reason, events))
+        name = f"{job.task.name}/{slot.roll_back().release}"
+        log.error("release %s failed while it served; %s is live again: %s", job.release, name, reason)
 
     def _model(self, job: Job, live: Loaded, serving: Serving, index: Sequence[int]) -> None:
         table, step = Lookups(live.table), live.max_batch
@@ -232,14 +254,32 @@ class Scorer:
             whole = len(chunk) == len(job.events)
             rows = job.rows if whole else job.rows[chunk]
             events = job.events if whole else [job.events[number] for number in chunk]
-            inference = live.answer(len(rows), partial(job.task.inputs, rows, table))
-            results = job.task.results(inference.outputs, events, rows, serving)
+            results, bucket = answered(job.task, live, rows, events, serving, table)
             for number, (position, result) in enumerate(zip(chunk, results, strict=True)):
                 job.results[position] = result
-                job.buckets[position] = (inference.bucket, number)
+                job.buckets[position] = (bucket, number)
 
     def _fallback(self, job: Job, serving: Serving, index: Sequence[int]) -> None:
         if index:
             results = job.task.fallback([job.events[number] for number in index], serving)
             for position, result in zip(index, results, strict=True):
                 job.results[position] = result
+
+
+def answered(
+    task: Task, loaded: Loaded, rows: Rows, events: Sequence[Record], serving: Serving, table: Lookups
+) -> tuple[list[Result], int]:
+    """A release's results of at most `max_batch` rows, and the bucket they ran in.
+
+    Raises EngineError if it fails, or if a score of it is not a number: that would be served as one.
+    """
+    inference = loaded.answer(len(rows), partial(task.inputs, rows, table))
+    for name, array in inference.outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise EngineError(
+                f"output {name!r} of {len(rows)} rows is not finite",
+                where=f"{task.name}/{loaded.release}, engine {loaded.engine_name}",
+                expected="numbers",
+                todo="look at the release: it is not served",
+            )
+    return task.results(inference.outputs, events, rows, serving), inference.bucket

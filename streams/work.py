@@ -41,6 +41,14 @@ def outgoing(
     return map(tuple.__new__, repeat(Outgoing), fields)
 
 
+class Failure(NamedTuple):
+    """A release that was live and gave no scores: another one answered, for the job's events of these numbers."""
+
+    release: str
+    reason: str
+    events: Sequence[int]
+
+
 @dataclass(slots=True)
 class Job:
     """One task's part of a micro-batch: B events that its model scores, or its fallback answers."""
@@ -58,6 +66,7 @@ class Job:
     engine: str = ""
     infer_us: int = 0
     buckets: list[tuple[int, int]] = field(default_factory=list)  # (bucket, row) of each event
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(slots=True)

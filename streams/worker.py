@@ -122,7 +122,10 @@ class Worker:
         def crash(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._crash, error)
 
-        scorer = await self.assembly.build(settings, self.registry, self.tasks, self.names, self.store, crash)
+        scorer = await self.assembly.build(
+            settings, self.registry, self.tasks, self.names, self.store, self.metrics,
+            on_failure=crash, stagger=self._stagger,
+        )  # fmt: skip
         await until_it_works("the schema registry", self.entity_worker.ready, self.registry)
         self._sending = sender = Sender(settings, self.app.lease, dict(self.names.scores), [self.names.alerts])
         self.sender = sender
@@ -131,9 +134,10 @@ class Worker:
         )  # fmt: skip
         assert self.assembly.feed is not None
         assert self.assembly.live is not None
+        assert self.assembly.shadows is not None
         self.loop = Loop(
             self.intake, scorer, self.sender, self.assembly.engines, self.metrics,
-            self.assembly.feed, self.assembly.live,
+            self.assembly.feed, self.assembly.live, self.assembly.shadows,
             resume=self.flusher.resume, in_flight=settings.batch.in_flight, spawn=self._spawn,
         )  # fmt: skip
         self.flusher.absorbed = self.loop.position
@@ -145,6 +149,8 @@ class Worker:
             self._flush(),
             self._report(),
             self.entity_worker.run(sender.patient),
+            self.assembly.live.run(),
+            self.assembly.shadows.run(sender.patient),
         ):
             self._spawn(part)
         gc.collect()
@@ -199,6 +205,11 @@ class Worker:
         if restored.window is not None:
             await self.loop.say(restored.window)
         self.flusher.owned.add(partition)
+
+    def _stagger(self) -> float:
+        """Seconds: the workers swap one after another, each in the place of its lowest partition."""
+        lowest = min(tuple(self.flusher.owned), default=0) if self._ready.is_set() else 0
+        return self.settings.swap.stagger_s * lowest / self.settings.partitions
 
     # -- loops -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def record(task: str, target: str, label: float, time: int, features: bytes, **o
     made: dict[str, Any] = {
         "task": task, "target_id": target, "candidate_id": None, "name": name, "label": label, "weight": 1.0,
         "matured_at": time + MINUTE, "revision": 0, "event_time": time, "release": "r1", "features_format": 1,
-        "features": features,
+        "features": features, "user_id": f"u{target}", "source": "chargeback" if label > 0 else "",
+        "label_hash": zlib.crc32(f"{target} {over.get('candidate_id')}".encode()) if label > 0 else 0,
+        "observed_at": time + MINUTE, "prediction": None,
     }  # fmt: skip
     made |= over
     parts = [made[part] for part in ("task", "target_id", "candidate_id", "name", "revision")]
@@ -87,6 +90,12 @@ def frauds(count: int, *, way: int, start: int = START, seed: int = 0, noise: fl
         record("fraud", f"o{way}-{seed}-{number}", float(label[number]), start + number * MINUTE, features)
         for number, features in enumerate(pack(rows))
     ]
+
+
+def rare(count: int, *, seed: int, start: int = START) -> list[dict[str, Any]]:
+    """Orders of which one in 25 is a fraud: alerts are to be few."""
+    made = enumerate(frauds(count, way=1, seed=seed, start=start, noise=0.004))
+    return [each for number, each in made if not each["label"] or number % 11 == 0]
 
 
 def slates(count: int, *, start: int = START, seed: int = 0) -> Iterator[dict[str, Any]]:

@@ -58,6 +58,10 @@ def test_a_release_is_promoted_pinned_and_rolled_back(settings: Settings, headra
     assert headrace("releases pin fraud --off").stdout.startswith(f"fraud/{second} is live (epoch 3)")
     said = headrace("releases rollback fraud")
     assert said.stdout == f"fraud/{first} is live (epoch 4); before it: {second}\n"
+    (row,) = json.loads(headrace("releases history fraud --json").stdout)
+    assert (row["release"], row["state"], row["why"]) == (f"fraud/{second}", "rolled back", ["By hand."])
+    assert "By hand." in headrace("releases history").stdout
+    assert "announced no release" in headrace("releases history ctr").stdout
     assert live_pointers(settings)["fraud"].version == first
 
 

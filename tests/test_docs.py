@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -23,6 +24,7 @@ from streams.cli import app
 from streams.config import Settings
 from streams.config_sources import flatten
 from streams.features import SEQUENCE_FIELDS
+from streams.learner.metrics import LearnerMetrics
 from streams.metrics import Metrics
 from streams.tasks import TASKS, make_task
 from streams.topics import topic_specs
@@ -209,6 +211,24 @@ def test_the_metrics_table_is_whole_and_right() -> None:
     found = {family.name: family for family in metrics.registry.collect() if family.name.startswith("headrace_")}
     shown = {first_word(name): labels for name, labels, _ in table("docs/operate.md", "table: metrics")}
     assert shown.keys() == found.keys()
+
+
+def test_the_table_of_the_learners_metrics_is_whole_and_right() -> None:
+    found = {
+        family.name: {label for sample in family.samples for label in sample.labels}
+        for family in touched(LearnerMetrics()).collect()
+        if family.name.startswith("headrace_")
+    }
+    shown = {first_word(name): labels for name, labels, _ in table("docs/operate.md", "table: learner metrics")}
+    assert {name: {part.strip() for part in labels.split(",")} - {""} for name, labels in shown.items()} == found
+
+
+def touched(metrics: LearnerMetrics) -> CollectorRegistry:
+    """With one series of each family, so that its labels are there."""
+    for each in vars(metrics).values():
+        if isinstance(each, Counter | Gauge) and each._labelnames:
+            each.labels(*each._labelnames)
+    return metrics.registry
 
 
 def test_every_error_has_its_entry_and_none_else() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from scipy.stats import spearmanr
 
 from engines.base import Array, Arrays, Engine, Signature, TensorSpec
 from engines.parity import BOUNDS, Bounds, Report, flips, overlap, parity, rank_correlation

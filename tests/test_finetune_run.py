@@ -19,6 +19,7 @@ from engines.releases import Release, ReleaseStore
 from finetune import run
 from finetune.example_files import write_catalog, write_examples
 from finetune.examples import is_positive
+from finetune.mixing import Mix, mixed
 from finetune.parts import Parts
 from finetune.plan import read_plan
 from finetune.reservoir import Reservoir
@@ -92,15 +93,14 @@ def planned(tmp_path: Path, champions) -> Callable[..., Path]:
 
 def ran(path: Path, capsys) -> tuple[int, dict[str, Any]]:
     code = run.main([str(path)])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1
-    return code, json.loads(lines[0])
+    (line,) = capsys.readouterr().out.splitlines()
+    return code, json.loads(line)
 
 
-def mix_of(path: Path, records: list[dict[str, Any]]) -> run.Mix:
+def mix_of(path: Path, records: list[dict[str, Any]]) -> Mix:
     plan = read_plan(path)
     plan.out.mkdir(exist_ok=True)
-    return run.mixed(plan, FRAUD, arrays("fraud", records, CATALOG), run._reservoir(plan, FRAUD))
+    return mixed(plan, FRAUD, arrays("fraud", records, CATALOG), run._reservoir(plan, FRAUD))
 
 
 @pytest.mark.parametrize("task", list(RECORDS))
@@ -178,13 +178,12 @@ def test_new_examples_are_mixed_with_replay_that_is_older_than_all_held_out(plan
     assert (len(mix.examples) - mix.judging, mix.judging - mix.learning) == (40, 40)
 
 
-def test_what_the_reservoir_has_is_not_new_but_its_revision_is(planned, tmp_path):
+def test_what_is_handed_over_is_new_and_never_replayed_whatever_the_reservoir_has(planned, tmp_path):
     kept = {"folder": str(tmp_path / "kept"), "rows": 300, "bytes": 1 << 20}
     records = frauds(200, way=1)
     Reservoir(tmp_path / "kept", FRAUD, rows=300, bytes_=1 << 20).add(arrays("fraud", records[:50], CATALOG))
-    revised = {**records[3], "revision": 1, "label": 1 - records[3]["label"]}
-    mix = mix_of(planned(reservoir=kept), [*records[:3], revised, *records[4:]])
-    assert (mix.new, mix.known) == (151, 49)
+    mix = mix_of(planned(reservoir=kept), records)
+    assert (mix.new, mix.replayed) == (200, 0)
 
 
 def test_what_was_drawn_before_a_kill_is_drawn_again_whatever_was_kept_since(planned, tmp_path):

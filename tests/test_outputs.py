@@ -18,7 +18,7 @@ from streams import outputs
 from streams.partitioning import partition_for
 from streams.scoring import Scorer
 from streams.sources.load import START_MS, uniform_load
-from streams.tasks.base import Result
+from streams.tasks.base import Result, Serving
 from streams.work import Job, Outgoing, Work
 
 ByTopic = dict[str, list[Outgoing]]
@@ -97,7 +97,7 @@ def shorter(result: Result) -> Result:
     """With no items, and another decision."""
     empty: dict[str, Any] = {name: [] for name in ("items", "ads", "reasons") if name in result.fields}
     fields = result.fields | empty
-    return Result(fields, [], [0.5], "review")
+    return Result(fields, [], [0.5], "review", 0.015625)
 
 
 @given(data=st.data())
@@ -126,7 +126,11 @@ def test_each_event_has_a_score_where_it_lies_and_what_it_was_computed_from(shop
             for name in ("event_id", "user_id", "event_time", "release", "engine", "late", "fallback", "cut"):
                 assert one[name] == other[name]
             assert task.said(one) == Result(
-                {**task.said(one).fields}, other["candidates"], other["prediction"], other["decision"]
+                {**task.said(one).fields},
+                other["candidates"],
+                other["prediction"],
+                other["decision"],
+                other["propensity"],
             )
 
 
@@ -200,3 +204,22 @@ def test_an_order_that_is_held_for_review_raises_an_alert(shop: Shop, work: Work
     record = Decoder(registry, "fraud_alert")(alert.value)
     assert (record["order_id"], record["event_id"]) == (job.events[0]["order_id"], job.events[0]["event_id"])
     assert alert.key == job.events[0]["order_id"].encode()
+
+
+@pytest.mark.parametrize("few", [ALL, NONE])
+def test_served_has_the_chance_of_what_was_let_through_for_learning(shop: Shop, work: Work, few: int) -> None:
+    scorer, registry = shop.scorer, shop.registry
+    [job] = [job for job in work.jobs if job.task.name == "fraud"]
+    serving = Serving(scorer.catalog, {}, {"review": 0.5, "block": 0.9})
+    names = [{**event, "event_id": f"e{number}"} for number, event in enumerate(job.events * 200)]
+    results = job.task.results(
+        {"logit": np.full(len(names), 2.5, np.float32)}, names, job.rows[[0] * len(names)], serving
+    )
+    chosen = [next(result for result in results if result.decision == each) for each in ("review", "block")]
+    job.results[:2] = chosen
+    _, second = said(scorer, work, few)
+    served = [Decoder(registry, "served")(each.value) for each in second[scorer.names.served["fraud"]]]
+    assert [each["propensity"] for each in served] == [
+        *(result.propensity for result in chosen), *[1.0] * (len(job.events) - 2),
+    ]  # fmt: skip
+    assert 0.005 <= served[0]["propensity"] <= 0.02 < 0.98 <= served[1]["propensity"] < 1

@@ -145,3 +145,21 @@ def test_readers_meet_a_whole_release_while_others_flip() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_shadow_that_becomes_live_because_another_one_failed_is_none_any_more() -> None:
+    first, second = loaded(), loaded()
+    slot = Slot(first)
+    slot.flip(second)
+    slot.shadow = first
+    assert slot.roll_back() is first
+    assert slot.shadow is None
+
+
+def test_a_shadow_is_ready_beside_those_kept_and_named_once() -> None:
+    first, second, third = loaded(), loaded(), loaded()
+    slot = Slot(first)
+    slot.flip(second)
+    for shadow, expected in ((None, [second, first]), (first, [second, first]), (third, [second, first, third])):
+        slot.shadow = shadow
+        assert list(slot.ready) == expected

@@ -141,7 +141,7 @@ def test_results_and_fallbacks_complete_the_score_and_can_be_said_again(task, ev
             said = task.said({**event, **result.fields})
             assert said.candidates == result.candidates
             assert said.prediction == pytest.approx(result.prediction)
-            assert said.decision == result.decision
+            assert (said.decision, said.propensity) == (result.decision, result.propensity)
 
 
 def test_the_event_itself_is_the_last_token_and_the_oldest_gives_way(task, events):

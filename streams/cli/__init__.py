@@ -5,7 +5,21 @@ import sys
 
 import typer
 
-from streams.cli import broker, catalog, config, data, deadletters, releases, run, sources, topics, traffic
+from streams.cli import (
+    broker,
+    catalog,
+    config,
+    data,
+    deadletters,
+    learn,
+    pointers,
+    releases,
+    run,
+    sources,
+    topics,
+    tracing,
+    traffic,
+)
 from streams.cli.frame import Commands, Options
 
 app = typer.Typer(
@@ -22,10 +36,13 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="deadletters")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(data.app, name="data")
+pointers.register(releases.app)
 app.add_typer(releases.app, name="releases")
+app.add_typer(learn.app, name="learn")
 app.add_typer(config.app, name="config")
 run.register(app)
 traffic.register(app)
+tracing.register(app)
 sources.register(app)
 
 

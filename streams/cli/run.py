@@ -38,28 +38,27 @@ def worker(
 
 
 def learner(context: typer.Context) -> None:
-    """Join labels to what was served, until stopped: Ctrl-C or SIGTERM end it between two steps.
+    """Learn, until stopped: join labels to what was served, fine-tune, judge, make live, and take back what does worse.
 
     Clicks and orders that answer an ad or a recommendation become labels on `events.labels`; labels meet their
     `served` record in event time and become `training.examples`, exactly once. What nobody can use goes to
-    `deadletters`. There is one learner a shop: a second one shuts the first one out. It keeps its place itself, on
-    `state.labels`; nothing is lost or repeated when it is killed.
+    `deadletters`. From new examples, `learning.*` say when, a process of its own fine-tunes the live release; the gate
+    compares both on the newest labels that neither has learned, and what passes is made live on `models.releases`.
+    Workers swap without a pause, go on asking the release before it, and if live labels say so it is live again.
+
+    There is one learner a shop: a second one shuts the first one out. Killed at any moment, the next one goes on.
+    Metrics are on `learner_web.host`:`learner_web.port`; `headrace learn status` says what it does.
 
     Example:
 
         headrace learner
     """
     settings = load_settings(context, service=True)
-    import signal
-
     from streams.clients import require_broker
-    from streams.joining.service import LabelService
+    from streams.learner.service import Learner
 
     require_broker(settings)
-    service = LabelService(settings)
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: service.stop())
-    service.run()
+    Learner(settings).run()
 
 
 def demo(

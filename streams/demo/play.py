@@ -19,17 +19,22 @@ from schemas.errors import DataUnavailable
 from streams.config import Settings
 from streams.demo import stage
 from streams.demo.models import SEED, ModelPlan
+from streams.demo.plot import draw
+from streams.demo.story import Story
 from streams.demo.view import Board, Follower, read_metrics
 from streams.demo.words import Narrator
+from streams.learner.control import command
 from streams.sources import retail
 from streams.sources.fetch import fetch
 from streams.sources.publisher import Message, Publisher
 from streams.sources.replay import Pace, replay
+from streams.sources.risk import NEW_KIND
 from streams.sources.telling import Timed
-from streams.sources.world import World, WorldConfig
+from streams.sources.world import World, WorldConfig, milliseconds
 
-TRAIN_FROM, LIVE_FROM, LIVE_TO = "2011-03-01", "2011-11-01", "2011-12-09"
-SPEED = 7_200  # two hours of the shop's time a second: two or three hundred events a second
+TRAIN_FROM, LIVE_FROM, LIVE_TO = "2011-01-01", "2011-09-01", "2011-12-09"
+DRIFT_FROM = "2011-09-06"
+SPEED = 14_400  # four hours of the shop's time a second: some five hundred events a second
 FRAUD_RATE = 0.03  # of orders: enough to learn from, few enough to be fraud
 BAD_EVERY = 500  # events between two bad messages
 DRAW_S = 0.5
@@ -41,7 +46,9 @@ def run(settings: Settings, seconds: float | None = None) -> None:
     folder = settings.data_dir / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     shop = data(console)
-    config: dict[str, Any] = {"start": TRAIN_FROM, "end": LIVE_TO, "shop": shop, "fraud_rate": FRAUD_RATE}
+    config: dict[str, Any] = {
+        "start": TRAIN_FROM, "end": LIVE_TO, "shop": shop, "fraud_rate": FRAUD_RATE, "fraud_drift": DRIFT_FROM,
+    }  # fmt: skip
     plan = ModelPlan(
         config,
         TRAIN_FROM,
@@ -61,8 +68,12 @@ def run(settings: Settings, seconds: float | None = None) -> None:
             world = World(WorldConfig(**config), SEED)
             publisher = stage.furnish(own, world, Path(plan.vectors), versions)
             say("starting the worker")
-            with stage.worker(own, folder / "worker.log"):
-                live(console, own, world, publisher, seconds)
+            with stage.process(own, "worker", own.web.port, folder / "worker.log"):
+                say("starting the learner; of clicks and ads it makes examples only, or the fraud would have to wait")
+                for task in ("recommendations", "ctr"):
+                    command(own, task, time.time_ns() // 1_000_000, paused=True, by="demo")
+                with stage.process(own, "learner", own.learner_web.port, folder / "learner.log"):
+                    live(console, own, world, publisher, folder, seconds)
     except KeyboardInterrupt:
         say("stopped")
 
@@ -114,10 +125,13 @@ def training(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield on_step
 
 
-def live(console: Console, settings: Settings, world: World, publisher: Publisher, seconds: float | None) -> None:
+def live(
+    console: Console, settings: Settings, world: World, publisher: Publisher, folder: Path, seconds: float | None
+) -> None:
     """Replays the later months through Kafka, and shows what comes back."""
-    board, narrator = Board(settings, str(world)), Narrator(world)
-    follower = Follower(settings, board, narrator, lambda event_id: is_fraud(world, event_id))
+    story = Story(NEW_KIND, milliseconds(DRIFT_FROM))
+    board, narrator = Board(settings, str(world), story), Narrator(world)
+    follower = Follower(settings, board, narrator, lambda event_id: fraud_kind(world, event_id))
     follower.start()
     stop, done = threading.Event(), threading.Event()
 
@@ -156,8 +170,10 @@ def live(console: Console, settings: Settings, world: World, publisher: Publishe
         if not console.is_terminal:
             console.print()  # the view's last line has no end there
         console.print(board.summary())
+        if (drawn := draw(story, folder, str(world))) is not None:
+            console.print(f"the story as a picture: {drawn[0]} and {drawn[1]}", soft_wrap=True)
 
 
-def is_fraud(world: World, event_id: str) -> bool:
+def fraud_kind(world: World, event_id: str) -> str:
     truth = world.truth(event_id)
-    return truth is not None and truth.task == "fraud" and bool(truth.outcomes[0])
+    return truth.kind if truth is not None and truth.task == "fraud" and truth.outcomes[0] else ""

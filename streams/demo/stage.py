@@ -25,6 +25,7 @@ from schemas.confluent import ConfluentRegistry
 from schemas.errors import DataUnavailable, HeadraceError, ProduceFailed
 from schemas.wire import Encoder
 from streams.config import Settings
+from streams.config_sections import WINDOWS_S
 from streams.demo.models import ModelPlan, command, load_vectors
 from streams.local import LocalBroker, LocalRegistry
 from streams.pointers import Pointer
@@ -36,7 +37,18 @@ from streams.topics import create_topics
 from streams.vectors import vector_key
 
 READY_S = 60.0
+READY = {"worker": "readyz", "learner": "healthz"}
 STOP_S = 20.0
+
+#: A small shop in a hurry: four hours of its time are a second, and a chargeback later than ten days is a late one.
+LEARNING: dict[str, Any] = {
+    "examples": 700,
+    "positives": 20,
+    "interval_s": 20.0,
+    "gate_labels": 200,
+    "gate_positives": 15,
+    "windows_s": {**WINDOWS_S, "fraud": 10 * 86_400},
+}
 
 Say = Callable[[str], None]
 
@@ -66,6 +78,8 @@ def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: P
             "data_dir": folder / "run",
             "app_id": "headrace-demo",
             "web": settings.web.model_copy(update={"host": "127.0.0.1", "port": free_port()}),
+            "learner_web": settings.learner_web.model_copy(update={"host": "127.0.0.1", "port": free_port()}),
+            "learning": settings.learning.model_copy(update=LEARNING),
         }
     )
 
@@ -119,41 +133,48 @@ def pointer(task: str, version: str, epoch: int = 1) -> dict[str, object]:
 
 
 @contextmanager
-def worker(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`headrace worker` in its own process, ready when the context is entered, stopped in order when it is left."""
+def process(settings: Settings, command: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`headrace worker` or `headrace learner` in its own process, answering when the context is entered, stopped in
+    order when it is left.
+    """
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streams", "worker"],
+        started = subprocess.Popen(
+            [sys.executable, "-m", "streams", command],
             env=os.environ | environment(settings),
             stderr=file,
             stdout=file,
         )
         try:
-            wait_ready(settings, process, log)
-            yield process
+            wait_for_answer(f"http://127.0.0.1:{port}/{READY[command]}", command, started, log)
+            yield started
         finally:
-            process.terminate()
+            started.terminate()
             try:
-                process.wait(STOP_S)
+                started.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                started.kill()
+                started.wait()
 
 
-def wait_ready(settings: Settings, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_ready(settings: Settings, worker: subprocess.Popen[bytes], log: Path) -> None:
     """Raises HeadraceError where the worker ends, or is not ready in READY_S seconds."""
+    wait_for_answer(f"http://127.0.0.1:{settings.web.port}/readyz", "worker", worker, log)
+
+
+def wait_for_answer(url: str, name: str, started: subprocess.Popen[bytes], log: Path) -> None:
+    """Raises HeadraceError where the process ends, or does not answer in READY_S seconds."""
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if started.poll() is not None:
             raise HeadraceError(
-                "the worker ended", where=str(log), todo=log.read_text(errors="replace").strip()[-1500:]
+                f"the {name} ended", where=str(log), todo=log.read_text(errors="replace").strip()[-1500:]
             )
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/readyz", timeout=1):
+            with urllib.request.urlopen(url, timeout=1):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise HeadraceError(f"the worker was not ready in {READY_S:.0f} s", where=str(log))
+    raise HeadraceError(f"the {name} was not ready in {READY_S:.0f} s", where=str(log))
 
 
 def environment(settings: Settings) -> dict[str, str]:

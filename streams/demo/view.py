@@ -2,12 +2,13 @@
 It reads what any operator could read: the score topics and the worker's metrics page.
 """
 
+import json
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +21,9 @@ from schemas.confluent import ConfluentRegistry
 from schemas.errors import BadRecord
 from schemas.wire import Decoder
 from streams.config import Settings
+from streams.demo.story import Story, day, rate
 from streams.demo.words import Narrator
+from streams.pointers import Announcement
 from streams.tail import tail
 from streams.tasks import make_task
 
@@ -31,8 +34,10 @@ WINDOW_S = 5.0
 class Board:
     """What is shown. Fed by two threads, drawn by a third: every field is replaced or appended to, not half written."""
 
-    def __init__(self, settings: Settings, title: str) -> None:
+    def __init__(self, settings: Settings, title: str, story: Story | None = None) -> None:
         self.title, self.settings = title, settings
+        self.story = story
+        self.learning: deque[str] = deque(maxlen=NEWEST)
         self.tasks = tuple(settings.tasks)
         self.newest: dict[str, deque[str]] = {task: deque(maxlen=NEWEST) for task in self.tasks}
         self.alerts: deque[str] = deque(maxlen=NEWEST)
@@ -82,14 +87,23 @@ class Board:
         alerts = [Text(line, style="red", no_wrap=True, overflow="ellipsis") for line in self.alerts] or [
             Text("none yet")
         ]
+        learning = Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in self._learned()))
         dead = ", ".join(f"{count} {code}" for code, count in self.dead.items()) or "none"
         return Group(
             Text(self.title, style="dim"),
             Panel(rates, title=f"{self.published:,} events published", title_align="left"),
             Panel(Group(*lines), title="newest scores", title_align="left"),
             Panel(Group(*alerts), title=f"alerts ({self.alerted:,})", title_align="left"),
+            Panel(learning, title="learning", title_align="left", border_style="green"),
             Text(f"dead letters: {dead} (a few bad messages are sent on purpose)   Ctrl-C ends"),
         )  # fmt: skip
+
+    def _learned(self) -> Iterator[str]:
+        if (story := self.story) is not None:
+            new, other = rate(story.newest(True)), rate(story.newest(False))
+            yield f"{day(story.now)} in the shop; newest frauds caught: {new} of the new kind, {other} of the others"
+            yield from story.lines()
+        yield from self.learning
 
     def summary(self) -> str:
         """A few lines for after the view is gone."""
@@ -102,15 +116,18 @@ class Board:
         found, frauds = self.frauds["caught"], self.frauds["all"]
         lines.append(f"decisions: {decided}; of {frauds:,} simulated frauds {found:,} were reviewed or blocked")
         lines.append(f"dead letters: {sum(self.dead.values()):,}")
+        lines += [*(self.story.lines() if self.story else []), *self.learning]
         return "\n".join(lines)
 
 
 class Follower(threading.Thread):
     """Reads scores and dead letters from Kafka onto the board until stopped."""
 
-    def __init__(self, settings: Settings, board: Board, narrator: Narrator, is_fraud: Callable[[str], bool]) -> None:
+    def __init__(self, settings: Settings, board: Board, narrator: Narrator, fraud_kind: Callable[[str], str]) -> None:
+        """fraud_kind: of an event_id, "" where it was none; the simulation knows."""
         super().__init__(name="follower", daemon=True)
-        self._settings, self._board, self._narrator, self._is_fraud = settings, board, narrator, is_fraud
+        self._settings, self._board, self._narrator, self._fraud_kind = settings, board, narrator, fraud_kind
+        self._state = ""
         self._stopping = threading.Event()
         self.ready = threading.Event()
 
@@ -123,6 +140,8 @@ class Follower(threading.Thread):
                 getattr(self, f"_{task}"),
             )
         takers[settings.topics.deadletters] = (Decoder(registry, "dead_letter"), self._dead)
+        takers[settings.topics.learning] = (Decoder(registry, "learning"), self._learning)
+        takers[settings.topics.releases] = (Decoder(registry, "model_release"), self._release)
         for message in tail(settings, list(takers), from_beginning=True):
             if self._stopping.is_set():
                 return
@@ -140,7 +159,10 @@ class Follower(threading.Thread):
         board.scored["fraud"] += 1
         board.newest["fraud"].append(line)
         board.decisions[score["decision"]] += 1
-        if self._is_fraud(score["event_id"]):
+        kind = self._fraud_kind(score["event_id"])
+        if board.story is not None:
+            board.story.scored(score["event_time"], kind, score["decision"], score["release"])
+        if kind:
             board.frauds["all"] += 1
             board.frauds["caught"] += score["decision"] != "approve"
         if score["decision"] != "approve":
@@ -153,6 +175,35 @@ class Follower(threading.Thread):
     def _ctr(self, score: Mapping[str, Any]) -> None:
         self._board.scored["ctr"] += 1
         self._board.newest["ctr"].append(self._narrator.ctr(score))
+
+    def _learning(self, said: Mapping[str, Any]) -> None:
+        """A fine-tune of fraud that begins, and what came of the last one."""
+        if said["kind"] != "status" or said["task"] != "fraud" or said["state"] == self._state:
+            return
+        self._state = said["state"]
+        if said["state"] == "training":
+            self._board.learning.append("a fine-tune of fraud has begun, in a process of its own")
+            if self._board.story is not None:
+                self._board.story.happened("fine-tune begins")
+        elif (last := json.loads(said["detail"]).get("last", {})).get("label_to_live_s"):
+            self._board.learning.append(
+                f"fraud/{last['made']} scores since {last['label_to_live_s']:.0f} s after the newest label it learned"
+            )
+
+    def _release(self, said: Mapping[str, Any]) -> None:
+        """What became of a candidate."""
+        if (announced := Announcement.of(said)) is None:
+            return
+        report = json.loads(announced.gate or "{}") or {}
+        why = [check["said"] for check in report.get("checks", []) if not check["passed"]] or report.get("reasons", [])
+        figures = report.get("figures", {})
+        if announced.state == "live" and "pr_auc_candidate" in figures:
+            why = [
+                f"PR-AUC {figures['pr_auc_champion']:.2f} -> {figures['pr_auc_candidate']:.2f} on what neither learned"
+            ]
+        self._board.learning.append(f"{announced.task}/{announced.version} {announced.state}: {' '.join(why)}")
+        if self._board.story is not None and announced.state != "live":
+            self._board.story.happened(f"{announced.state}: {announced.version}")
 
     def _dead(self, letter: Mapping[str, Any]) -> None:
         self._board.dead[letter["code"]] += 1

@@ -3,7 +3,7 @@ What the join is, is in `join`; here it meets Kafka: read, join, look the featur
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from confluent_kafka import Message
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 Served = Mapping[str, Mapping[int, Record]]
 """By task and offset."""
 
+OnServed = Callable[[Record], object]
+
 FRAUD = 0.5  # a label above it says that the order was
 #: Records of one step: what one transaction carries, and what is read again after a crash.
 STEP = 2_000
@@ -42,10 +44,19 @@ class Joiner:
     """Used from one thread. After an exception from `step` it must be `open`ed again."""
 
     def __init__(
-        self, settings: Settings, registry: Registry, tasks: Sequence[Task], partition: int, store: LabelStore
+        self,
+        settings: Settings,
+        registry: Registry,
+        tasks: Sequence[Task],
+        partition: int,
+        store: LabelStore,
+        on_served: OnServed = lambda record: None,
     ) -> None:
-        """Makes the contracts known. Raises RegistryUnavailable, SchemaError."""
-        self._settings, self.partition = settings, partition
+        """Makes the contracts known. on_served hears of each served record, again after a crash.
+
+        Raises RegistryUnavailable, SchemaError.
+        """
+        self._settings, self.partition, self._on_served = settings, partition, on_served
         self._ledger = Ledger(settings, "join", partition, store)
         self._joins = {
             task.name: Join(Rule.of(task, settings.learning.windows_s.get(task.name, 0)), self._ledger.state)
@@ -161,6 +172,7 @@ class Joiner:
                 )
             return join.label(record, stamped)
         self._watermark.observe(topic, record["event_time"], stamped)
+        self._on_served(record)
         return self._joins[self._served[topic]].served(record, self.partition, message.offset())
 
     def _letter(self, message: Message, bad: BadRecord, now_ms: int) -> Sent:

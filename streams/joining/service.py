@@ -16,10 +16,11 @@ from schemas.wire import Decoder
 from streams.compacted import Compacted
 from streams.config import Settings
 from streams.joining.deriver import Deriver
-from streams.joining.joiner import Joiner
+from streams.joining.joiner import Joiner, OnServed
 from streams.labels import derive
-from streams.labels.joined import Counts, added
+from streams.labels.joined import Counts, added, less
 from streams.labels.store import LabelStore
+from streams.patience import RETRY_S, until_it_works
 from streams.tasks import make_task
 from streams.transactions import Sent
 
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRY_S = 1.0
 REPORT_S = 10.0
 HEARTBEAT_S = 1.0
 READ_TIMEOUT_S = 60.0
@@ -49,15 +49,37 @@ class Advertised(dict[str, str]):
 class LabelService:
     """Blocking; `stop` from any thread."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        self._settings, self._clock = settings, clock
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        on_served: OnServed = lambda record: None,
+    ) -> None:
+        """on_served hears of each served record, on this thread."""
+        self._settings, self._clock, self._on_served = settings, clock, on_served
         self._stopping = threading.Event()
         self._heartbeat = (0, 0.0)  # the time that was said, and when
         self.counts: dict[str, Counts] = {}
         self.examples = self.derived = 0
+        self.watermark: int | None = None
+        """UTC ms: the event time that all partitions have reached; None before the first round."""
+        self._told: dict[str, Counts] = {}
+        self._told_examples = 0
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def take_counts(self) -> dict[str, Counts]:
+        """What was counted since the last call, by task. From one thread."""
+        now = dict(self.counts)
+        taken = {task: less(counts, self._told.get(task, Counts())) for task, counts in now.items()}
+        self._told = now
+        return taken
+
+    def take_examples(self) -> int:
+        """How many were made since the last call. From one thread."""
+        before, self._told_examples = self._told_examples, self.examples
+        return self._told_examples - before
 
     def run(self) -> None:
         """Until stopped. Raises Fenced where another one has taken over, SettingsError, SchemaError, StateError."""
@@ -86,7 +108,9 @@ class LabelService:
             return [Deriver(settings, registry, advertised, partition, derive_store) for partition in partitions]
 
         def joiners() -> list[Joiner]:
-            return [Joiner(settings, registry, tasks, partition, join_store) for partition in partitions]
+            return [
+                Joiner(settings, registry, tasks, partition, join_store, self._on_served) for partition in partitions
+            ]
 
         return self._until_it_works("the registry", derivers), self._until_it_works("the registry", joiners)
 
@@ -117,6 +141,7 @@ class LabelService:
             for task, counts in joiner.counts().items():
                 self.counts[task] = added(self.counts.get(task, Counts()), counts)
         self._tell(joiners)
+        self.watermark = min(joiner.watermark for joiner in joiners)
 
     def _step(self, part: Deriver | Joiner, extra: list[Sent], wait_s: float) -> int:
         try:
@@ -158,18 +183,7 @@ class LabelService:
         )  # fmt: skip
 
     def _until_it_works(self, what: str, attempt: Callable[[], T]) -> T:
-        """Again and again while it raises a retriable error, which is said once; or until stopped, which raises it."""
-        last = ""
-        while True:
-            try:
-                return attempt()
-            except HeadraceError as error:
-                if not error.retriable or self._stopping.is_set():
-                    raise
-                if str(error) != last:
-                    log.warning("%s waits: %s", what, error)
-                last = str(error)
-                self._stopping.wait(RETRY_S)
+        return until_it_works(what, attempt, self._stopping, log)
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

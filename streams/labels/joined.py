@@ -83,3 +83,8 @@ def predicted(served: Record, candidate: str | None) -> float | None:
 def added(counts: Counts, more: Counts) -> Counts:
     """The sum of two counts."""
     return Counts(*(getattr(counts, one.name) + getattr(more, one.name) for one in fields(Counts)))
+
+
+def less(counts: Counts, before: Counts) -> Counts:
+    """What has been counted since."""
+    return Counts(*(getattr(counts, one.name) - getattr(before, one.name) for one in fields(Counts)))

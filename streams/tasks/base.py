@@ -41,6 +41,8 @@ class Result(NamedTuple):
     candidates: list[str]
     prediction: list[float]
     decision: str | None = None
+    propensity: float = 1.0
+    """Chance with which the decision was taken, in float32; see streams.tasks.exploration."""
 
 
 @dataclass(frozen=True, slots=True)

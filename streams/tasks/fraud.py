@@ -15,12 +15,16 @@ from streams.batch import KINDS, ORDERS
 from streams.events import ENTITY_FIELDS, Record, money, order_entities
 from streams.features import MINOR_UNITS, SEQUENCE_FIELDS, Inputs, Rows, Table, look_up_mean, sequence_inputs
 from streams.tasks.base import Context, LabelRule, Result, Serving, Task, calibrated
+from streams.tasks.exploration import Exploration
 
 BASKET_LINES = 16
 ATTRIBUTE_COLUMNS = 8
 PAYMENT_METHODS = ("card", "paypal", "bank_transfer", "invoice", "wallet", "voucher")
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
 NEVER = np.iinfo(np.int64).max
+EXPLORED = Exploration(0.02)
+LET_THROUGH = "let through for learning, would be blocked"
+"""The reason that says so: also by which `said` knows it."""
 
 FIELDS: tuple[str, ...] = (
     *("amount", "lines", "quantity", "top_line_share", "usual_amount", "amount_over_usual"),
@@ -82,7 +86,7 @@ class Fraud(Task):
         chances = calibrated(outputs["logit"], serving.calibration).tolist()
         review, block = serving.settings.get("review", 0.5), serving.settings.get("block", 0.9)
         return [
-            _result(event, chance, _decide(chance, review, block), reasons(row) if chance >= review else [])
+            _decided(event, chance, _decide(chance, review, block), reasons(row) if chance >= review else [])
             for event, chance, row in zip(events, chances, rows["fields"], strict=True)
         ]
 
@@ -116,8 +120,19 @@ def reasons(fields: NDArray[np.float32]) -> list[str]:
     return said
 
 
+def _decided(event: Record, probability: float, decision: str, why: list[str]) -> Result:
+    """Of what would be blocked, a small share is reviewed instead."""
+    if decision == "block" and EXPLORED.lets_through(event["event_id"], probability):
+        return _result(event, probability, "review", [LET_THROUGH, *why])
+    return _result(event, probability, decision, why)
+
+
 def _result(event: Record, probability: float, decision: str, why: list[str]) -> Result:
     fields = {"order_id": event["order_id"], "probability": probability, "decision": decision, "reasons": why}
+    if decision == "block":
+        return Result(fields, [], [probability], decision, EXPLORED.propensity(probability, let_through=False))
+    if LET_THROUGH in why:
+        return Result(fields, [], [probability], decision, EXPLORED.propensity(probability, let_through=True))
     return Result(fields, [], [probability], decision)
 
 

@@ -1,0 +1,261 @@
+"""The loop that learns: follows examples, shadow scores and releases, and does what is due, one fine-tune at a time.
+Its own thread; blocking. Killed at any moment, the next one goes on where this one was.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TypeVar
+
+from confluent_kafka import Message
+
+from schemas.confluent import ConfluentRegistry
+from schemas.errors import HeadraceError
+from schemas.registry import Registry
+from schemas.wire import Decoder
+from streams.catalog import Catalogue
+from streams.config import Settings
+from streams.events import Record
+from streams.learner.champion import LIVE, Champions
+from streams.learner.control import Control, Speaker
+from streams.learner.cycle import Bench
+from streams.learner.feed import Feed, read_examples
+from streams.learner.metrics import LearnerMetrics
+from streams.learner.task import TaskLearning
+from streams.learner.telling import Teller
+from streams.live import CatalogueFeed
+from streams.offsets import offsets_at
+from streams.patience import until_it_works
+from streams.tasks import make_task
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SERVED = 10_000
+
+ROUND_S, LOOK_S, READ_S = 0.2, 1.0, 60.0
+
+
+class Learning:
+    """`run` until `stop`, which any thread may call."""
+
+    def __init__(self, settings: Settings, metrics: LearnerMetrics, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._metrics, self._clock = settings, metrics, clock
+        self._stopping = threading.Event()
+        self._tasks = {name: TaskLearning(settings, make_task(name)) for name in settings.tasks}
+        folder = settings.data_dir / "learner" / settings.app_id
+        self._benches = {name: Bench(settings, name, folder / name) for name in settings.tasks}
+        self._catalog = Catalogue()
+        self._granted: dict[str, int] = {}
+        self._moved: dict[str, tuple[str, int]] = {}
+        self._served = deque[Record](maxlen=SERVED)
+        self._looked = 0.0
+        self.rounds = 0
+
+    def served(self, record: Record) -> None:
+        """A served record, from any thread. Where they come faster than they are looked at, the oldest are dropped."""
+        self._served.append(record)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Raises SettingsError, SchemaError, StateError; waits for what is away."""
+        try:
+            with closing(ConfluentRegistry(self._settings.registry())) as registry, self._followed(registry):
+                self._until_it_works("what is live", self._begin)
+                while not self._stopping.is_set():
+                    self._until_it_works("learning", self._round)
+        except HeadraceError as error:
+            if not (error.retriable and self._stopping.is_set()):
+                raise
+
+    @contextmanager
+    def _followed(self, registry: Registry) -> Iterator[None]:
+        """Everything that is followed from its topic, read to its end; let go of at the end."""
+        settings = self._settings
+        self._registry = registry
+        made = partial(self._until_it_works, "the registry")
+        self._champions = made(lambda: Champions(settings, registry))
+        self._control = made(lambda: Control(settings, registry))
+        self._teller = Teller(made(lambda: Speaker(settings, registry)), self._metrics, self._clock)
+        self._feed = made(lambda: CatalogueFeed(settings, registry, self._catalog))
+        decoders = made(lambda: (Decoder(registry, "training_example"), Decoder(registry, "shadow_score")))
+        self._examples = Feed(settings, settings.topics.examples, decoders[0], self._on_example)
+        self._shadows = Feed(settings, settings.topics.shadow, decoders[1], self._on_shadow)
+        try:
+            for what, reader in (
+                ("the catalogue", self._feed), ("releases", self._champions), ("commands", self._control)
+            ):  # fmt: skip
+                self._until_it_works(what, partial(reader.wait_current, READ_S))
+            yield
+        finally:
+            for reader in (self._feed, self._champions, self._control):
+                reader.stop()
+            self._examples.close()
+            self._shadows.close()
+            for bench in self._benches.values():
+                bench.stop()
+
+    # -- the beginning
+
+    def _begin(self) -> None:
+        """Reads back what the live releases have not learned, and compares anew since they are live."""
+        moved, starts = self._now(), []
+        self._granted = {name: said.detail.get("granted", 0) for name, said in self._control.statuses().items()}
+        for name in self._tasks:
+            self._follow(name)
+            if (pointer := self._champions.pointer(name)) is not None:
+                moved = min(moved, pointer.announced_at)
+            starts.append(self._tasks[name].standing.start)
+        self._shadows.open(offsets_at(self._settings, self._settings.topics.shadow, moved))
+        while not self._shadows.current and not self._stopping.is_set():
+            self._shadows.poll(ROUND_S)
+        parts = {part for start in starts for part in start}
+        self._examples.open({part: min(start.get(part, 0) for start in starts) for part in parts})
+        for bench in self._benches.values():
+            if (cycle := bench.cycle) is not None:
+                log.info("going on with the fine-tune of %s", cycle.task)
+                bench.start()
+
+    def _follow(self, name: str) -> None:
+        """Takes note of another live release."""
+        task, live, pointer = self._tasks[name], self._champions.live(name), self._champions.pointer(name)
+        if live is None or live == task.champion:
+            return
+        previous = pointer.previous if pointer else None
+        if previous is not None and self._champions.state(name, previous) == "rolled back":
+            previous = None  # it is known to be worse
+        manifest = self._champions.store.open(name, live).manifest
+        first = task.champion is None
+        if task.follow(live, manifest, previous) and not first:
+            ranges = {part: (task.standing.start.get(part, 0), at) for part, at in self._examples.next.items()}
+            for part, offset, record in read_examples(self._settings, self._registry, name, ranges):
+                task.reread(part, offset, record)
+        for part, at in self._examples.next.items():
+            task.arrivals.read_to(part, at)
+
+    # -- a round
+
+    def _round(self) -> None:
+        self.rounds += 1
+        self._shadows.poll(0.0)
+        self._examples.poll(ROUND_S)
+        while self._served:
+            record = self._served.popleft()
+            self._tasks[record["task"]].served(record)
+        for name, task in self._tasks.items():
+            self._follow(name)
+            for part, at in self._examples.next.items():
+                task.arrivals.read_to(part, at)
+            self._watch(task)
+            self._end(task, self._benches[name])
+        due = self._clock() - self._looked >= LOOK_S
+        if due and self._examples.current and not any(bench.cycle for bench in self._benches.values()):
+            self._looked = self._clock()
+            self._start_one()
+        for task in self._tasks.values():
+            self._say(task)
+
+    def _on_example(self, record: Record, message: Message) -> None:
+        if (task := self._tasks.get(record["task"])) is not None:
+            task.example(record, message)
+
+    def _on_shadow(self, record: Record, message: Message) -> None:
+        if (task := self._tasks.get(record["task"])) is not None:
+            task.shadow(record)
+
+    # -- fine-tunes
+
+    def _start_one(self) -> None:
+        """Of the tasks for which one is due, the first: one at a time."""
+        for name, task in self._tasks.items():
+            pointer = self._champions.pointer(name)
+            if task.champion is None or (pointer is not None and pointer.pinned):
+                continue
+            seen = task.seen(asked=self._asked(name), paused=self._control.command(name).paused)
+            if (reason := task.reason(seen, self._now())) is None:
+                continue
+            self._fine_tune(task, reason)
+            self._granted[name] = self._control.command(name).asked_at
+            return
+
+    def _asked(self, name: str) -> bool:
+        return self._control.command(name).asked_at > self._granted.get(name, 0)
+
+    def _fine_tune(self, task: TaskLearning, reason: str) -> None:
+        bench, found, seed = self._benches[task.name], task.split, task.seed()
+        log.info("a fine-tune of %s begins: %s", task.name, reason, extra={"task": task.name})
+        self._feed.drain()
+        cycle = task.cycle(reason, self._now())
+        examples = read_examples(self._settings, self._registry, task.name, found.ranges)
+        fresh = (record for part, at, record in examples if not task.knows(part, at, record))
+        try:
+            bench.begin(cycle, found, self._catalog, fresh, seed=seed, delays=task.waits.estimated())
+            bench.start()
+        except OSError as error:
+            task.attempts += 1
+            task.last = {"result": "failed", "why": f"the files could not be written: {error}"}
+            log.error("the fine-tune of %s did not begin: %s", task.name, error)
+            return
+        self._metrics.triggers.labels(task.name).inc()
+
+    def _end(self, task: TaskLearning, bench: Bench) -> None:
+        """What came of the fine-tune that has ended, if one has."""
+        outcome, cycle = bench.outcome(), bench.cycle
+        if outcome is None or cycle is None:
+            return
+        state = "failed"
+        if outcome.made is not None:
+            state = self._champions.settle(
+                task.name, outcome.made, cycle.champion, passed=outcome.passed, now_ms=self._now()
+            )
+        bench.settle()
+        self._teller.ended(task, outcome, state)
+        if state == LIVE:
+            self._moved[task.name] = str(outcome.made), cycle.newest_at
+            self._follow(task.name)
+        else:
+            task.attempts += 1
+
+    # -- what is live
+
+    def _watch(self, task: TaskLearning) -> None:
+        """Takes a release back that does worse than the one before it."""
+        watching = task.watching
+        if watching is None:
+            return
+        verdict = watching.verdict()
+        if verdict.action != "rollback":
+            return
+        task.watching = None
+        log.error("release %s/%s is taken back: %s", task.name, watching.pair.live, " ".join(verdict.reasons))
+        if self._champions.roll_back(task.name, watching.pair.live, verdict.as_dict(), self._now()) is not None:
+            self._metrics.rollbacks.labels(task.name).inc()
+            self._follow(task.name)
+            task.attempts += 1
+            task.last = {"result": "rolled back", "made": watching.pair.live, "why": " ".join(verdict.reasons)}
+
+    def _say(self, task: TaskLearning) -> None:
+        name, pointer, moved = task.name, self._champions.pointer(task.name), self._moved.get(task.name)
+        if moved is not None and self._teller.scores(task, *moved):
+            del self._moved[name]
+        self._teller.status(
+            task,
+            running=self._benches[name].running,
+            asked=self._asked(name),
+            paused=self._control.command(name).paused,
+            pinned=pointer is not None and pointer.pinned,
+            granted=self._granted.get(name, 0),
+        )
+
+    def _until_it_works(self, what: str, attempt: Callable[[], T]) -> T:
+        return until_it_works(what, attempt, self._stopping, log)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)

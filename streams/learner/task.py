@@ -1,0 +1,199 @@
+"""Learning of one task: what has come, what is live, what runs; asked in turn what is to be done now.
+It decides nothing by a clock of its own: every question has the time as an argument.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+import xxhash
+from confluent_kafka import Message
+
+from engines.manifest import Manifest
+from finetune.drift import Drift
+from finetune.trigger import Seen, TriggerRule, ask, why_not
+from streams.config import Settings
+from streams.events import Record
+from streams.labels.rules import Rule
+from streams.learner.cycle import Cycle
+from streams.learner.inputs import scalars
+from streams.learner.maturing import Matured, Maturing
+from streams.learner.quality import Quality
+from streams.learner.split import Arrivals, Split, split
+from streams.learner.standing import Standing
+from streams.learner.waits import Waits
+from streams.learner.watching import Pair, Watching
+from streams.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+SHOWN_RELEASES = 3
+ROWS = 256  # whose inputs are looked at together
+
+
+class TaskLearning:
+    """Used from one thread."""
+
+    def __init__(self, settings: Settings, task: Task) -> None:
+        self.task, self._settings = task, settings
+        learning = settings.learning
+        self._rule = Rule.of(task, learning.windows_s.get(task.name, 0))
+        self._trigger = TriggerRule(learning.examples, learning.positives, learning.interval_s, learning.every_s)
+        self._ranks = task.loss == "softmax"
+        self._rows: list[bytes] = []
+        self.first_at: int | None = None
+        """UTC ms of the worker's clock at the first score of the champion that was heard of since it is live."""
+        self.waits = Waits(self._rule.name)
+        self._maturing = Maturing(self._rule.name, self._rule.negatives > 0)
+        self.arrivals, self.drift = Arrivals(), Drift()
+        self.champion: str | None = None
+        self.standing = Standing.of({})
+        self.floor = self.standing
+        """What `arrivals` holds no more."""
+        self.watching: Watching | None = None
+        self.quality: dict[str, Quality] = {}
+        self.attempts = 0
+        """Fine-tunes since the last that went live."""
+        self.started_at = 0
+        self.newest_tried = 0
+        self.last: dict[str, Any] = {}
+        self._split: Split | None = None
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    # -- what comes
+
+    def example(self, record: Record, message: Message) -> None:
+        """A TrainingExample of the task."""
+        positive, silent = record["label"] > 0, not record["source"]
+        self.arrivals.add(
+            message.partition(), message.offset(), record["event_time"], positive=positive,
+            silent=silent and not positive, arrived=message.timestamp()[1],
+        )  # fmt: skip
+        self._split = None
+        self.waits.add(record, message.partition())
+        self._maturing.add(record)
+        for label in self._maturing.take():
+            self._matured(label)
+
+    def _matured(self, label: Matured) -> None:
+        if self.watching is not None:
+            self.watching.matured(label)
+        if label.prediction is not None and not self._ranks:
+            self._of(label.release).labelled(label.prediction, label.label, label.weight)
+            self.drift.labelled([label.prediction], [label.label])
+
+    def served(self, record: Record) -> None:
+        """A served record: what went in, and what was said of it."""
+        if record["fallback"] is not None:
+            return
+        if not self._ranks:
+            quality = self._of(record["release"])
+            for chance in record["prediction"]:
+                quality.said(chance)
+            self.drift.scored(record["prediction"])
+        if self.first_at is None and record["release"] == f"{self.name}/{self.champion}":
+            self.first_at = record["served_at"]
+        self._rows.append(bytes(record["features"]))
+        if len(self._rows) >= ROWS:
+            self.drift.inputs(*scalars(self.task, self._rows))
+            self._rows.clear()
+
+    def reread(self, partition: int, offset: int, record: Record) -> None:
+        """An example that came before, and counts again as another release is live."""
+        positive, silent = record["label"] > 0, not record["source"]
+        self.arrivals.add(
+            partition, offset, record["event_time"], positive=positive, silent=silent and not positive,
+        )  # fmt: skip
+        self._split = None
+
+    def knows(self, partition: int, offset: int, record: Record) -> bool:
+        """Whether the live release has learned it."""
+        place = (np.array([each], np.int64) for each in (partition, offset, record["event_time"]))
+        return bool(self.standing.learned(*place)[0])
+
+    def shadow(self, record: Record) -> None:
+        """A ShadowScore of the task."""
+        if self.watching is not None:
+            self.watching.shadow(record)
+
+    def _of(self, release: str) -> Quality:
+        if release not in self.quality:
+            self.quality[release] = Quality()
+            while len(self.quality) > SHOWN_RELEASES:
+                del self.quality[next(iter(self.quality))]
+        return self.quality[release]
+
+    # -- what is live
+
+    def follow(self, version: str, manifest: Manifest, previous: str | None) -> bool:
+        """Another release is live. previous: what it is watched against. True if `arrivals` lacks some of what is new.
+
+        What it had learned stays, so that a step back needs nothing.
+        """
+        standing = Standing.of(manifest.trained)
+        own = manifest.trained.get("champion") == self.champion
+        back = standing == self.floor
+        if own:
+            self.arrivals.forget(self.standing)
+            self.floor = self.standing
+        elif not back:
+            self.arrivals, self.floor = Arrivals(), standing
+        if own:
+            self.attempts = 0
+        self.champion, self.standing, self._split = version, standing, None
+        budget_ms = self._settings.deadline_ms(self.name) / 4
+        self.watching = Watching(self.task, Pair(version, previous), budget_ms=budget_ms) if previous else None
+        self.first_at = None
+        self.drift.reset()
+        return not own and not back
+
+    # -- what is to be done
+
+    @property
+    def split(self) -> Split:
+        """Of what has come by now."""
+        if self._split is None:
+            learning = self._settings.learning
+            self._split = split(
+                self.arrivals, self.standing, silence=self._rule.negatives > 0, most=learning.most_examples,
+                window=learning.window, gate_labels=learning.gate_labels,
+            )  # fmt: skip
+        return self._split
+
+    def seen(self, *, asked: bool, paused: bool) -> Seen:
+        found = self.split
+        return Seen(
+            examples=found.new, positives=found.positives, newest=found.mature, learned_until=self.standing.until,
+            started_at=self.started_at, asked=asked, paused=paused, attempts=self.attempts, tried=self.newest_tried,
+        )  # fmt: skip
+
+    def reason(self, seen: Seen, now_ms: int) -> str | None:
+        """Why a fine-tune begins now; None: none does."""
+        return ask(self._trigger, seen, self.drift.reasons(), now_ms)
+
+    def why_not(self, seen: Seen, now_ms: int) -> str:
+        return why_not(self._trigger, seen, self.drift.reasons(), now_ms)
+
+    def cycle(self, reason: str, now_ms: int) -> Cycle:
+        """The fine-tune that begins now."""
+        assert self.champion is not None
+        found = self.split
+        self.started_at, self.newest_tried = now_ms, found.new
+        return Cycle(self.name, now_ms, reason, self.champion, now_ms, found.newest_at, found.training)
+
+    def seed(self) -> int:
+        """The same for the same examples after the same champion."""
+        said = f"{self.champion} {self.split.standing.as_dict()}"
+        return int(xxhash.xxh32_intdigest(said.encode()))
+
+    def detail(self, **more: Any) -> dict[str, Any]:
+        """For the status: what there is, and what was last."""
+        found = self.split
+        return {
+            "champion": self.champion, "new": found.new, "positives": found.positives, "held": found.held,
+            "attempts": self.attempts, "watched": self.watching.compared if self.watching else 0, "last": self.last,
+            **more,
+        }  # fmt: skip

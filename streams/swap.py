@@ -1,0 +1,298 @@
+"""Swaps: how a worker takes a release over while events flow, step by step: built, certified, warmed, shadowed, live.
+It knows no Kafka: it is told which version each task points to, and when time has passed.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from engines.probe import PROBE, certify
+from engines.slot import Loaded, Slot
+from engines.turns import Turns
+from schemas.errors import HeadraceError
+from streams.catalog import Catalogue
+from streams.config_sections import Swap as SwapSettings
+from streams.metrics import Metrics
+from streams.shadow import Pairing, Shadows
+
+log = logging.getLogger(__name__)
+
+NICENESS = 10
+
+
+@dataclass(slots=True, eq=False)
+class Swap:
+    """A release on its way, and how far it is. `due`: when it begins, `since`: when it began to shadow; monotonic s."""
+
+    task: str
+    version: str
+    due: float
+    state: Literal["waiting", "under way", "shadowing"] = "waiting"
+    loaded: Loaded | None = None
+    catalog_version: int = -1
+    pair: Pairing | None = None
+    before: Pairing | None = None
+    since: float = 0.0
+
+
+class Swaps:
+    """Each task's slot, and the swap that changes it next.
+
+    `point` from any thread, `tick` now and then. Building goes through `builds`; all else that touches engines takes
+    turns in `engines`, so that a flip or a new table always falls between two micro-batches. Whatever is wrong with a
+    release, the live one stays; `on_failure` hears of one whose task has none.
+    """
+
+    def __init__(
+        self,
+        settings: SwapSettings,
+        catalog: Catalogue,
+        load: Callable[[str, str], Loaded],
+        table: Callable[[Loaded], None],
+        *,
+        engines: Turns,
+        builds: Executor,
+        shadows: Shadows,
+        metrics: Metrics,
+        on_failure: Callable[[BaseException], object],
+        stagger: Callable[[], float] = lambda: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`load` opens and builds a version of a task; `table` brings its vectors up to the catalogue; `stagger` says
+        for how many seconds this worker lets others go first."""
+        self.slots: dict[str, Slot] = {}
+        self.epochs: dict[str, int] = {}
+        self._settings, self._catalog, self._load, self._table = settings, catalog, load, table
+        self._engines, self._builds, self._shadows, self._metrics = engines, builds, shadows, metrics
+        self._on_failure, self._stagger, self._clock = on_failure, stagger, clock
+        self._swaps: dict[str, Swap] = {}
+        self._lock = threading.Lock()
+        self._started = False
+
+    def start(self) -> None:
+        """Pointers have been read to their end: what they point to now is taken. May be called again."""
+        with self._lock:
+            self._started = True
+            for swap in self._swaps.values():
+                if swap.task not in self.slots:
+                    self._begin(swap)
+
+    def point(self, task: str, version: str, epoch: int) -> None:
+        """Takes the version over, unless a higher epoch was seen. One that is still kept is live at once."""
+        with self._lock:
+            if epoch <= self.epochs.get(task, -1):
+                return
+            self.epochs[task] = epoch
+            slot, under_way = self.slots.get(task), self._swaps.get(task)
+            if under_way is not None:
+                if under_way.version == version:
+                    return
+                self._drop(under_way)
+                if under_way.state != "waiting":
+                    self._count(task, "superseded")
+                    log.info("release %s/%s is superseded by %s", task, under_way.version, version)
+            if slot is not None and slot.live.release == version:
+                return
+            swap = self._swaps[task] = Swap(task, version, self._clock() + self._stagger() if slot else 0.0)
+            if slot is not None and any(kept.release == version for kept in slot.kept):
+                self._submit(self._go_back, swap)
+            elif slot is None and self._started:
+                self._begin(swap)
+
+    def tick(self, now: float) -> None:
+        """Goes on with what has waited or shadowed long enough; ends watches that are over. `now`: monotonic s."""
+        with self._lock:
+            for swap in list(self._swaps.values()):
+                if swap.state == "waiting" and self._started and now >= swap.due:
+                    self._begin(swap)
+                elif swap.state == "shadowing":
+                    self._judge(swap, now)
+            self._end_watches(now)
+
+    def refresh(self) -> Future[None]:
+        """Takes over a changed catalogue: new rows are encoded, candidates counted anew."""
+        return self._engines.submit(self._refresh_all)
+
+    # -- steps: each is handed on to the thread of the next ---------------------------------------------------
+
+    def _begin(self, swap: Swap) -> None:
+        if swap.state == "waiting":
+            swap.state = "under way"
+            self._builds.submit(self._guarded, self._build, swap)
+
+    def _submit(self, step: Callable[[Swap], None], swap: Swap) -> None:
+        swap.state = "under way"
+        self._engines.submit(self._guarded, step, swap)
+
+    def _guarded(self, step: Callable[[Swap], None], swap: Swap) -> None:
+        if self._swaps.get(swap.task) is not swap:
+            return
+        try:
+            step(swap)
+        except Exception as error:  # noqa: BLE001  a release may be broken in any way: none of them stops serving
+            self._refuse(swap, error)
+
+    def _build(self, swap: Swap) -> None:
+        with self._timed(swap, "build"):
+            loaded = self._load(swap.task, swap.version)
+            self._bring_up(swap, loaded)
+        with self._timed(swap, "certify"):
+            if PROBE in loaded.source.manifest.files and loaded.engine.precision != "none":  # the null engine's
+                certify(loaded.engine, loaded.source)
+        with self._timed(swap, "warm"):
+            loaded.warm()  # after the certificate: its catalogue is not ours
+        swap.loaded = loaded
+        self._submit(self._shadow, swap)
+
+    def _shadow(self, swap: Swap) -> None:
+        """Between two micro-batches: from now on it is asked too, until `tick` finds that it is enough."""
+        loaded, slot, wanted = swap.loaded, self.slots.get(swap.task), self._settings.shadow_events
+        assert loaded is not None
+        self._bring_up(swap, loaded)
+        if slot is None or not wanted:
+            self._flip(swap)
+            return
+        with self._lock:
+            if self._swaps.get(swap.task) is not swap:
+                return
+            if swap.pair is None:
+                swap.before = self._shadows.pairs.get(swap.task)
+            slot.shadow, swap.since = loaded, self._clock()
+            swap.pair = self._shadows.begin(swap.task, slot.live, loaded, wanted=wanted)
+            swap.state = "shadowing"
+        log.info("release %s/%s shadows %s", swap.task, swap.version, slot.live.release)
+
+    def _judge(self, swap: Swap, now: float) -> None:
+        pair = swap.pair
+        assert pair is not None
+        if pair.live is not self.slots[swap.task].live:
+            self._submit(self._shadow, swap)  # the live one failed meanwhile: it shadows the one that serves now
+        elif pair.failed or pair.compared >= pair.wanted or now - swap.since >= self._settings.shadow_wait_s:
+            self._metrics.swap_seconds.labels(swap.task, "shadow").set(now - swap.since)
+            self._submit(self._flip, swap)
+
+    def _flip(self, swap: Swap) -> None:
+        loaded = swap.loaded
+        assert loaded is not None
+        if swap.pair is not None and swap.pair.failed is not None:
+            raise swap.pair.failed
+        with self._timed(swap, "flip"), self._lock:
+            if self._swaps.get(swap.task) is not swap:
+                return
+            del self._swaps[swap.task]
+            slot = self.slots.get(swap.task)
+            if slot is None:
+                self.slots[swap.task] = Slot(loaded)
+            else:
+                self._watch(slot, slot.flip(loaded))
+        self._count(swap.task, "live")
+        _say_live(swap)
+
+    def _go_back(self, swap: Swap) -> None:
+        """To a release that is ready still: nothing is built and nothing shadows, neither it nor what it replaces."""
+        with self._lock:
+            slot = self.slots[swap.task]
+            loaded = next((kept for kept in slot.kept if kept.release == swap.version), None)
+            if self._swaps.get(swap.task) is not swap:
+                return
+            if loaded is None:  # it failed in this moment, and was dropped
+                swap.state = "waiting"
+                return
+            del self._swaps[swap.task]
+            slot.flip(loaded)
+            slot.shadow = None
+            self._shadows.end(swap.task)
+        self._count(swap.task, "rolled_back")
+        _say_live(swap)
+
+    def _refuse(self, swap: Swap, error: Exception) -> None:
+        with self._lock:
+            if self._swaps.get(swap.task) is not swap:
+                return
+            self._drop(swap)
+            cold = swap.task not in self.slots
+        self._count(swap.task, "kept")
+        unexpected = error if not isinstance(error, HeadraceError) else None
+        log.error("release %s/%s is not taken: %s", swap.task, swap.version, error, exc_info=unexpected)
+        if cold:
+            self._on_failure(error)
+
+    # -- shadows: all under the lock --------------------------------------------------------------------------
+
+    def _drop(self, swap: Swap) -> None:
+        """What its shadow took the place of goes on."""
+        del self._swaps[swap.task]
+        if swap.pair is None:
+            return
+        slot = self.slots[swap.task]
+        if swap.before is not None and swap.before.live is slot.live:
+            slot.shadow = swap.before.shadow
+            self._shadows.resume(swap.before)
+        else:
+            slot.shadow = None
+            self._shadows.end(swap.task)
+
+    def _watch(self, slot: Slot, before: Loaded) -> None:
+        """After a flip, the champion before is asked about a share of the events."""
+        live, settings = slot.live, self._settings
+        if settings.sample and settings.watch_s:
+            slot.shadow, until = before, self._clock() + settings.watch_s
+            self._shadows.begin(live.source.task, live, before, share=settings.sample, until=until)
+        else:
+            slot.shadow = None
+            self._shadows.end(live.source.task)
+
+    def _end_watches(self, now: float) -> None:
+        for task, pair in self._shadows.pairs.items():
+            swap, slot = self._swaps.get(task), self.slots[task]
+            if swap is not None and swap.pair is pair:
+                continue
+            if pair.failed is not None:
+                log.warning("release %s/%s is not compared any more: %s", task, pair.shadow.release, pair.failed)
+            elif now < pair.until and slot.live is pair.live:
+                continue
+            self._shadows.end(task)
+            if slot.shadow is pair.shadow:
+                slot.shadow = None
+
+    # -- tables and figures -----------------------------------------------------------------------------------
+
+    def _bring_up(self, swap: Swap, loaded: Loaded) -> None:
+        if swap.catalog_version != (version := self._catalog.version):
+            self._table(loaded)
+            swap.catalog_version = version
+
+    def _refresh_all(self) -> None:
+        for slot in list(self.slots.values()):
+            for loaded in slot.ready:
+                self._table(loaded)
+
+    @contextmanager
+    def _timed(self, swap: Swap, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._metrics.swap_seconds.labels(swap.task, part).set(time.perf_counter() - started)
+
+    def _count(self, task: str, result: str) -> None:
+        self._metrics.swaps.labels(task, result).inc()
+
+
+def _say_live(swap: Swap) -> None:
+    named = {"task": swap.task, "release": swap.version}
+    log.info("release %s/%s is live", swap.task, swap.version, extra=named)
+
+
+def step_back() -> None:
+    """Lowers the calling thread's priority, for good, and so that of threads that it starts: Linux has one for each.
+
+    Only where engines run on one thread: the pool that a build starts would run later inferences as low (measured:
+    with two threads, half of the work of each call).
+    """
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
