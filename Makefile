@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: help env demo test test-crash check format lock clean
-.PHONY: bench-throughput bench-latency bench-recovery bench-features quality-smoke
+.PHONY: bench-label-to-live bench-throughput bench-latency bench-recovery bench-features bench-swaps soak-swaps quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,15 @@ bench-recovery: $(READY) ## Time to score again with a million users in state
 
 bench-features: $(READY) ## Replay to the cut of 10,000 scores: are the features the same, bit by bit?
 	@$(PYTHON) -m bench.features $(ARGS)
+
+bench-swaps: $(READY) ## Time from event to score while releases are swapped
+	@$(PYTHON) -m bench.swaps $(ARGS)
+
+soak-swaps: $(READY) ## A thousand swaps in a row: does anything grow? (20 minutes)
+	@$(PYTHON) -m bench.swaps --soak 1000 $(ARGS)
+
+bench-label-to-live: $(READY) ## From 27,000 orders' labels to the first score of who learned from them
+	@$(PYTHON) -m bench.label_to_live $(ARGS)
 
 quality-smoke: $(READY) ## The first models against simple baselines, on later time
 	@$(PYTHON) -m bench.quality --smoke $(ARGS)

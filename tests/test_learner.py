@@ -1,128 +1,27 @@
 """The loop that learns, on a real broker: examples to a live release and back, in whatever moment it is killed."""
 
 import json
-import shutil
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import confluent_kafka
 import pytest
 
-from engines.releases import ReleaseStore
-from finetune.example_files import write_catalog, write_examples
-from schemas.confluent import ConfluentRegistry
-from schemas.wire import Encoder
 from streams.config import Settings
 from streams.learner.control import command, statuses
 from streams.learner.learning import Learning
 from streams.learner.metrics import LearnerMetrics
 from streams.learner.standing import Standing
-from streams.local import LocalRegistry
-from streams.pointers import Pointer, live_pointers
+from streams.pointers import live_pointers
 from tests import shop
-from tests.conftest import FreshSettings
-from tests.finetune_examples import (
-    ADS,
-    ITEMS,
-    MINUTE,
-    START,
-    frauds,
-    rare,
-    small_catalog,
-    small_model,
-    small_release,
-)
-
-LEARNING = {
-    "examples": 4_000, "positives": 60, "interval_s": 0, "gate_labels": 200, "gate_positives": 50, "mode": "full",
-    "window": 0.45,
-}  # fmt: skip
-SILENT = {"user_id": "", "source": "", "label_hash": 0, "observed_at": 0, "prediction": None}
+from tests.finetune_examples import MINUTE, START, frauds, rare, small_model, small_release
+from tests.school import School, graduate
 
 
-@pytest.fixture
-def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings:
-    made: Settings = fresh_settings(tasks=("fraud",), learning=LEARNING, learner_web={"port": 0})
-    return made
-
-
-@pytest.fixture(scope="session")
-def graduate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a release that has learned what fraud looks like."""
-    folder = tmp_path_factory.mktemp("graduate")
-    store = ReleaseStore(str(folder / "store"))
-    beginner = small_release(small_model("fraud"), store).version
-    records = rare(4_000, seed=9, start=START - 9_000 * MINUTE)
-    files = {
-        "examples": [{"path": str(folder / "e"), "sha256": write_examples(folder / "e", records)}],
-        "catalog": {"path": str(folder / "c"), "sha256": write_catalog(folder / "c", small_catalog())},
-    }
-    recipe = {"mode": "full", "batch": 64, "rate": 5e-3, "evaluate_every": 5}
-    plan = {"task": "fraud", "champion": beginner, "store": store.url, "out": str(folder / "out"), "recipe": recipe}
-    (folder / "plan").write_text(json.dumps(plan | files))
-    subprocess.run([sys.executable, "-m", "finetune.run", str(folder / "plan")], check=True, stdout=subprocess.PIPE)
-    shutil.rmtree(folder / "store" / "fraud" / beginner)
-    return folder / "store"
-
-
-class School:
-    """A shop with a champion, and examples that can be learned."""
-
-    def __init__(self, settings: Settings, graduate: Path) -> None:
-        shutil.copytree(graduate, settings.release_store)
-        self.settings = settings
-        self.store = ReleaseStore(settings.release_store)
-        self._producer = confluent_kafka.Producer(settings.librdkafka() | {"acks": "all"})
-        with closing(ConfluentRegistry(settings.registry())) as registry:
-            names = settings.topics
-            self._encoders = {
-                topic: Encoder(registry, topic, contract)
-                for topic, contract in (
-                    (names.items, "catalog_item"), (names.ads, "catalog_ad"), (names.vectors, "catalog_vector"),
-                    (names.releases, "model_release"), (names.examples, "training_example"),
-                    (names.shadow, "shadow_score"),
-                )
-            }  # fmt: skip
-        (self.champion,) = self.store.list("fraud")
-        self._furnish()
-        self.point(self.champion)
-
-    def _furnish(self) -> None:
-        catalog, names = small_catalog(), self.settings.topics
-        for row in range(1, ITEMS + ADS + 1):
-            vector = {
-                "kind": "item" if row <= ITEMS else "ad", "id": catalog.ids[row], "row": row, "encoder": "test",
-                "digest": "", "vector": catalog.text[row].astype("<f4").tobytes(),
-            }  # fmt: skip
-            self.send(names.vectors, f"{row}".encode(), vector)
-
-    def send(self, topic: str, key: bytes, record: dict[str, Any], partition: int = -1) -> None:
-        self._producer.produce(topic, self._encoders[topic](record), key, partition)
-
-    def point(self, version: str, previous: str | None = None, epoch: int = 1) -> None:
-        pointer = Pointer("fraud", version, previous, epoch, False, int(time.time() * 1000))
-        self.send(self.settings.topics.releases, b"fraud/live", pointer.record(), 0)
-        assert self._producer.flush(30) == 0
-
-    def teach(self, records: list[dict[str, Any]], source: str = "chargeback") -> None:
-        for record in records:
-            named = {"source": source if record["label"] else ""}
-            self.send(self.settings.topics.examples, record["example_id"].encode(), SILENT | record | named)
-        assert self._producer.flush(30) == 0
-
-    def live(self) -> str:
-        return live_pointers(self.settings)["fraud"].version
-
-    def announced(self) -> dict[str, dict[str, Any]]:
-        """By version."""
-        found = shop.read(self.settings, self.settings.topics.releases, "model_release")
-        return {record["version"]: record for record in found if record["kind"] == "release"}
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return graduate(tmp_path_factory.mktemp("graduate"))
 
 
 @contextmanager
@@ -148,9 +47,9 @@ def learning(settings: Settings) -> Iterator[Learning]:
 
 
 def test_new_examples_become_a_live_release_that_says_what_it_learned_and_the_next_learns_only_the_rest(
-    settings: Settings, graduate: Path
+    settings: Settings, taught: Path
 ) -> None:
-    school = School(settings, graduate)
+    school = School(settings, taught)
     school.teach(rare(9_000, seed=1))
     with learning(settings):
         shop.wait_for(lambda: school.live() != school.champion, 120, lambda: str(statuses(settings)))
@@ -171,9 +70,9 @@ def test_new_examples_become_a_live_release_that_says_what_it_learned_and_the_ne
 
 
 def test_a_candidate_that_the_gate_refuses_is_kept_with_its_reasons_and_nothing_changes(
-    settings: Settings, graduate: Path
+    settings: Settings, taught: Path
 ) -> None:
-    school = School(settings, graduate)
+    school = School(settings, taught)
     records = rare(9_000, seed=1)
     for record in records:
         record["label_hash"] = 5 if record["label"] else 0  # one label, told again and again
@@ -189,8 +88,8 @@ def test_a_candidate_that_the_gate_refuses_is_kept_with_its_reasons_and_nothing_
     assert "an id that came before" in statuses(settings)[0]["fraud"].detail["last"]["why"]
 
 
-def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(settings: Settings, graduate: Path) -> None:
-    school = School(settings, graduate)
+def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(settings: Settings, taught: Path) -> None:
+    school = School(settings, taught)
     worse = small_release(small_model("fraud", seed=5), school.store).version
     school.point(worse, school.champion, epoch=2)
     with learning(settings):
@@ -212,8 +111,8 @@ def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(setti
     assert live_pointers(settings)["fraud"].epoch == 3
 
 
-def test_a_pause_outlasts_the_learner_and_a_wish_is_granted_once(settings: Settings, graduate: Path) -> None:
-    school = School(settings, graduate)
+def test_a_pause_outlasts_the_learner_and_a_wish_is_granted_once(settings: Settings, taught: Path) -> None:
+    school = School(settings, taught)
     command(settings, "fraud", 1, paused=True, by="ann")
     school.teach(rare(9_000, seed=1))
     with learning(settings):

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.learner.cycle import batch_of
 from streams.learner.split import Arrivals, Split, mature_until, split
 from streams.learner.standing import Standing
 
@@ -107,3 +108,7 @@ def test_a_standing_comes_back_from_a_manifest_as_it_was() -> None:
     assert Standing.of({"standing": standing.as_dict()}) == standing
     places = np.array([0, 0, 0, 3, 4]), np.array([4, 6, 9, 7, 0]), np.array([2_000, 900, 900, 2_000, 900])
     assert standing.learned(*places).tolist() == [True, True, False, False, False]
+
+
+def test_few_examples_are_many_small_steps_and_many_are_steps_of_the_usual_size() -> None:
+    assert [batch_of(count) for count in (0, 50, 700, 1_700, 6_500, 13_000, 10**6)] == [16, 16, 16, 16, 64, 128, 128]

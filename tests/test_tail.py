@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
 from fastavro import parse_schema, schemaless_writer
 
@@ -82,6 +83,17 @@ def test_the_time_is_over_when_it_is_over(settings: Settings) -> None:
     times = iter([0.0, 1.0, 2.0, 31.0])
     found = tail(settings, [settings.topics.clicks], seconds=30, clock=lambda: next(times))
     assert list(found) == []
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+def test_a_topic_is_read_whatever_it_is_compressed_with(settings: Settings, codec: str) -> None:
+    """Our own transactions are lz4; a shop's producers are what they are."""
+    client = confluent_kafka.Producer(settings.librdkafka() | {"compression.type": codec, "linger.ms": 50})
+    for _ in range(20):
+        client.produce(settings.topics.audit, b"x" * 500)
+    assert client.flush(30) == 0
+    found = [message.value for message in tail(settings, [settings.topics.audit], from_beginning=True, follow=False)]
+    assert found == [b"x" * 500] * 20
 
 
 def test_a_topic_that_ends_with_a_transaction_s_mark_still_ends(settings: Settings) -> None:

@@ -34,8 +34,9 @@ from streams.sources.world import World, WorldConfig, milliseconds
 
 TRAIN_FROM, LIVE_FROM, LIVE_TO = "2011-01-01", "2011-09-01", "2011-12-09"
 DRIFT_FROM = "2011-09-06"
-SPEED = 14_400  # four hours of the shop's time a second: some five hundred events a second
-FRAUD_RATE = 0.03  # of orders: enough to learn from, few enough to be fraud
+SPEED = 18_000  # five hours of the shop's time a second: some four hundred events a second
+FRAUD_RATE = 0.025  # of orders, before the new kind: enough to learn from, few enough to be fraud
+BROWSE, GUESTS = 0.6, 0.25  # fewer visits without an order than usual: more days of the shop in a minute
 BAD_EVERY = 500  # events between two bad messages
 DRAW_S = 0.5
 
@@ -48,6 +49,7 @@ def run(settings: Settings, seconds: float | None = None) -> None:
     shop = data(console)
     config: dict[str, Any] = {
         "start": TRAIN_FROM, "end": LIVE_TO, "shop": shop, "fraud_rate": FRAUD_RATE, "fraud_drift": DRIFT_FROM,
+        "browse": BROWSE, "guests": GUESTS,
     }  # fmt: skip
     plan = ModelPlan(
         config,

@@ -6,6 +6,7 @@ import html
 import io
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from streams.demo.story import NEWEST, Mark, Story, day
@@ -33,7 +34,7 @@ def draw(story: Story, folder: Path, title: str) -> tuple[Path, Path] | None:
     axes.set_ylim(0, 1.22)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylabel(f"caught, of the newest {NEWEST}")
-    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_title("\n".join(wrap(title, 120)), fontsize=8, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", frameon=False)

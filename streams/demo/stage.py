@@ -40,13 +40,13 @@ READY_S = 60.0
 READY = {"worker": "readyz", "learner": "healthz"}
 STOP_S = 20.0
 
-#: A small shop in a hurry: four hours of its time are a second, and a chargeback later than ten days is a late one.
+#: A small shop in a hurry: five hours of its time are a second, and a chargeback later than ten days is a late one.
 LEARNING: dict[str, Any] = {
-    "examples": 700,
-    "positives": 20,
+    "examples": 1_500,
+    "positives": 50,
     "interval_s": 20.0,
     "gate_labels": 200,
-    "gate_positives": 15,
+    "gate_positives": 12,
     "windows_s": {**WINDOWS_S, "fraud": 10 * 86_400},
 }
 

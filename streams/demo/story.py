@@ -62,7 +62,7 @@ class Story:
 
     def curve(self, new: bool, width: int = NEWEST) -> list[tuple[int, float]]:
         """(UTC ms, share caught of the newest `width`), from the first `width` frauds of that kind on."""
-        chosen = [fraud for fraud in self.frauds if fraud.new == new]
+        chosen = sorted((fraud for fraud in self.frauds if fraud.new == new), key=lambda fraud: fraud.time)
         return [
             (chosen[end - 1].time, sum(fraud.caught for fraud in chosen[end - width : end]) / width)
             for end in range(width, len(chosen) + 1)

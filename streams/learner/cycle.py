@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 NOTE, PLAN, RESULT, SAID = "cycle.json", "plan.json", "result.json", "said.txt"
 STOP_S = 5.0
+STEPS, SMALLEST, LARGEST = 100, 16, 128  # of one pass; examples a step
 SHOWN = 2_000  # characters of a complaint
 
 
@@ -71,7 +72,19 @@ class Bench:
     ) -> None:
         """Writes the files and the plan, then the note that it has begun. Raises OSError where the disk is full."""
         folder = self._folder / str(cycle.number)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            self._write(cycle, split, catalog, examples, folder, seed, delays)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)  # a full disk gets back what it gave
+            raise
+        for old in self._folder.iterdir():
+            if old.is_dir() and old.name.isdecimal() and old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _write(
+        self, cycle: Cycle, split: Split, catalog: Catalogue, examples: Iterable[Record], folder: Path, seed: int,
+        delays: dict[str, Any] | None,
+    ) -> None:  # fmt: skip
         folder.mkdir(parents=True)
         training: list[Record] = []
         window: list[Record] = []
@@ -83,15 +96,13 @@ class Bench:
                 window.append(record)
         files = {"training": training, "window": window}
         plan = self._plan(cycle, split, folder, files, write_catalog(folder / "catalog.npz", catalog))
-        plan |= {"delays": delays, "recipe": {"mode": self._settings.learning.mode, "seed": seed}}
+        recipe = {"mode": self._settings.learning.mode, "seed": seed, "batch": batch_of(len(training))}
+        plan |= {"delays": delays, "recipe": recipe}
         plan["gate"]["seed"] = seed
         with whole(folder / PLAN) as partial:
             partial.write_text(json.dumps(plan))
         with whole(self._folder / NOTE) as partial:
             partial.write_text(json.dumps(asdict(cycle)))
-        for old in self._folder.iterdir():
-            if old.is_dir() and old.name.isdecimal() and old != folder:
-                shutil.rmtree(old, ignore_errors=True)
 
     def _plan(
         self, cycle: Cycle, split: Split, folder: Path, files: Mapping[str, list[Record]], catalog: str
@@ -183,6 +194,11 @@ class Bench:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def batch_of(examples: int) -> int:
+    """So many that one pass over a few examples is some STEPS steps: of five steps nothing is learned."""
+    return min(max(1 << (examples // STEPS).bit_length() >> 1, SMALLEST), LARGEST)
 
 
 def refusal(said: dict[str, Any]) -> str:

@@ -8,13 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from confluent_kafka import Message
 
+from engines.manifest import Manifest
 from schemas.confluent import ConfluentRegistry
-from schemas.errors import HeadraceError
+from schemas.errors import HeadraceError, ReleaseError
 from schemas.registry import Registry
 from schemas.wire import Decoder
 from streams.catalog import Catalogue
@@ -52,6 +54,7 @@ class Learning:
         self._benches = {name: Bench(settings, name, folder / name) for name in settings.tasks}
         self._catalog = Catalogue()
         self._granted: dict[str, int] = {}
+        self._unusable: dict[str, str] = {}
         self._moved: dict[str, tuple[str, int]] = {}
         self._served = deque[Record](maxlen=SERVED)
         self._looked = 0.0
@@ -131,7 +134,8 @@ class Learning:
         previous = pointer.previous if pointer else None
         if previous is not None and self._champions.state(name, previous) == "rolled back":
             previous = None  # it is known to be worse
-        manifest = self._champions.store.open(name, live).manifest
+        if (manifest := self._manifest(name, live)) is None:
+            return
         first = task.champion is None
         if task.follow(live, manifest, previous) and not first:
             ranges = {part: (task.standing.start.get(part, 0), at) for part, at in self._examples.next.items()}
@@ -139,6 +143,16 @@ class Learning:
                 task.reread(part, offset, record)
         for part, at in self._examples.next.items():
             task.arrivals.read_to(part, at)
+
+    def _manifest(self, name: str, version: str) -> Manifest | None:
+        """None where the release is damaged: there is nothing to go on from, and that is said once."""
+        try:
+            return self._champions.store.open(name, version).manifest
+        except ReleaseError as error:
+            if self._unusable.get(name) != version:
+                log.error("nothing is learned of %s: %s", name, error)
+            self._unusable[name] = version
+            return None
 
     # -- a round
 
@@ -212,9 +226,12 @@ class Learning:
             return
         state = "failed"
         if outcome.made is not None:
-            state = self._champions.settle(
-                task.name, outcome.made, cycle.champion, passed=outcome.passed, now_ms=self._now()
-            )
+            try:
+                state = self._champions.settle(
+                    task.name, outcome.made, cycle.champion, passed=outcome.passed, now_ms=self._now()
+                )
+            except ReleaseError as error:  # damaged since it was made; what is live stays
+                outcome = replace(outcome, reason=str(error))
         bench.settle()
         self._teller.ended(task, outcome, state)
         if state == LIVE:

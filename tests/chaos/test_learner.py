@@ -1,0 +1,91 @@
+"""A learner that is killed at twenty random moments: nothing trains twice or never, and no half release is seen."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from streams.config import Settings
+from streams.demo.stage import environment
+from streams.learner.standing import Standing
+from streams.local import LocalRegistry
+from streams.offsets import bounds, places, read_range
+from streams.pointers import live_pointers
+from tests import shop
+from tests.conftest import FreshSettings
+from tests.finetune_examples import MINUTE, START, rare
+from tests.school import LEARNING, School, decoded, graduate
+
+KILLS, SEED = 20, 7
+LONGEST_S = 9.0
+
+
+@pytest.fixture
+def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings:
+    learning = LEARNING | {"examples": 2_000}
+    made: Settings = fresh_settings(tasks=("fraud",), learning=learning, learner_web={"port": 0})
+    return made
+
+
+def started(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "streams", "learner"], env=os.environ | environment(settings), stderr=file
+        )
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_each_example_trains_once_and_each_release_is_whole(
+    settings: Settings, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    luck, log = random.Random(SEED), tmp_path / "learner.log"
+    school = School(settings, graduate(tmp_path_factory.mktemp("graduate")))
+    taught = []
+    for kill in range(KILLS):
+        if kill % 5 == 0:  # new labels come in between
+            more = rare(5_000, seed=kill + 1, start=START + kill * 1_100 * MINUTE)
+            school.teach(more)
+            taught += more
+        learner = started(settings, log)
+        time.sleep(luck.uniform(0.5, LONGEST_S))
+        learner.send_signal(signal.SIGKILL)
+        learner.wait()
+        for version in school.store.list("fraud"):
+            school.store.open("fraud", version)  # whole: all digests are right
+    learner = started(settings, log)
+    try:
+        shop.wait_for(lambda: live_pointers(settings)["fraud"].epoch >= 3, 240, lambda: log.read_text()[-3_000:])
+        time.sleep(5)
+    finally:
+        learner.terminate()
+        learner.wait(60)
+    announced = Counter(
+        (record["version"], record["state"])
+        for record in shop.read(settings, settings.topics.releases, "model_release")
+        if record["kind"] == "release"
+    )
+    assert max(announced.values()) == 1
+    assert len(school.store.list("fraud")) - 1 <= len(announced) + 1, "one more may be made and not announced yet"
+    lineage = [school.store.open("fraud", live_pointers(settings)["fraud"].version).manifest]
+    while lineage[-1].trained.get("champion") in school.store.list("fraud") and "standing" in lineage[-1].trained:
+        lineage.append(school.store.open("fraud", lineage[-1].trained["champion"]).manifest)
+    trained = sum(manifest.trained["examples"] for manifest in lineage if "standing" in manifest.trained)
+    assert trained == learned(settings, Standing.of(lineage[0].trained))
+
+
+def learned(settings: Settings, standing: Standing) -> int:
+    """How many records of the topic a standing covers, counted from the topic itself."""
+    count = 0
+    for (topic, part), (low, high) in bounds(settings, places(settings, settings.topics.examples)).items():
+        for messages in read_range(settings, topic, part, low, high):
+            for message, record in zip(messages, decoded(settings, messages), strict=True):
+                before = message.offset() < standing.start.get(part, 0)
+                inside = message.offset() < standing.end.get(part, 0) and record["event_time"] <= standing.until
+                count += before or inside
+    return count
