@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: help env demo test test-crash check format lock clean
-.PHONY: bench-label-to-live bench-throughput bench-latency bench-recovery bench-features bench-swaps soak-swaps quality-smoke
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps soak-swaps quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ soak-swaps: $(READY) ## A thousand swaps in a row: does anything grow? (20 minut
 
 bench-label-to-live: $(READY) ## From 27,000 orders' labels to the first score of who learned from them
 	@$(PYTHON) -m bench.label_to_live $(ARGS)
+
+bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep what was there? (25 minutes)
+	@$(PYTHON) -m bench.learning $(ARGS)
 
 quality-smoke: $(READY) ## The first models against simple baselines, on later time
 	@$(PYTHON) -m bench.quality --smoke $(ARGS)

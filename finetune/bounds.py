@@ -3,8 +3,11 @@ differences that are positive where the candidate is better.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Self
+
+from finetune.calibrate import REVIEW_BUDGET
 
 
 def fixed(**values: float) -> Mapping[str, float]:
@@ -71,3 +74,9 @@ class Bounds:
     # Labels observed before their event, by more than clocks differ.
     clock_ms: int = 5000
     early: float = 0.001
+
+    def for_budget(self, budget: float) -> Self:
+        """For a shop whose analysts look at that share of its orders: as much more may be decided otherwise."""
+        times = max(1.0, budget / REVIEW_BUDGET)
+        changes = {**self.changes, "decided": self.changes["decided"] * times}
+        return replace(self, alerts=self.alerts * times, changes=fixed(**changes))

@@ -21,11 +21,16 @@ def platt(
     return {"a": float(model.coef_[0, 0]), "b": float(model.intercept_[0])}
 
 
-def thresholds(label: NDArray[np.float32], chance: NDArray[np.float64]) -> dict[str, float]:
-    """`review`: the score above which the budgeted share lies; `block`: where precision above it is at least 0.9."""
-    review = float(np.quantile(chance, 1 - REVIEW_BUDGET))
+def thresholds(
+    label: NDArray[np.float32], chance: NDArray[np.float64], budget: float = REVIEW_BUDGET
+) -> dict[str, float]:
+    """`review`: the score above which the budgeted share lies; `block`: where precision above it is at least 0.9.
+
+    budget: the share of orders that analysts look at; it is part of the settings, for the fine-tunes after this one.
+    """
+    review = float(np.quantile(chance, 1 - budget))
     order = np.argsort(-chance)
     precision = np.cumsum(label[order]) / np.arange(1, len(order) + 1)
     precise = np.flatnonzero(precision >= BLOCK_PRECISION)
     block = float(chance[order[precise[-1]]]) if len(precise) else 0.95
-    return {"review": min(review, block), "block": max(block, review)}
+    return {"review": min(review, block), "block": max(block, review), "review_budget": budget}

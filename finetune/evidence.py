@@ -84,7 +84,7 @@ class Evidence:
 
     thresholds: (review, block) of champion and candidate, where the task decides. certificate: of the candidate's
     compiled engine. p99_ms: of that engine at its serving batch. trained_until: UTC ms of the newest event that any
-    of the two was trained on.
+    of the two was trained on. window_features (M, F): rows of the window, as `taught` has them; if they were kept.
     """
 
     task: str
@@ -100,6 +100,7 @@ class Evidence:
     unit: Literal["user", "event"] = "user"
     thresholds: tuple[tuple[float, float], tuple[float, float]] | None = None
     feature_names: tuple[str, ...] = ()
+    window_features: Array | None = None
     seed: int = 0
 
 

@@ -4,14 +4,17 @@ model learned of users and items, then learn their own head.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from engines.model import HeadraceConfig, HeadraceModel
 from engines.releases import Release, ReleaseStore
+from finetune.calibrate import REVIEW_BUDGET
+from finetune.ground import fill_reservoir
 from finetune.history import Recording, Timed, replay
-from finetune.problems import PROBLEMS
+from finetune.problems import PROBLEMS, Fraud
 from finetune.release import make_release
 from finetune.trainer import Plan, Progress, TorchTable, fit
 from streams.catalog import Catalogue
@@ -39,10 +42,15 @@ def first_releases(
     keep: Mapping[str, float] = KEEP,
     progress: Callable[[str], Progress] | None = None,
     trained: dict[str, Any] | None = None,
+    reservoir: Path | None = None,
+    review_budget: float = REVIEW_BUDGET,
 ) -> dict[str, Release]:
     """Replays a time-ordered stream of events and labels, which is read once, then trains: see `train`."""
     recording = replay(stream, [make_task(name) for name in plans], catalog, keep)
-    return train(recording, catalog, store, plans=plans, progress=progress, trained=trained)
+    return train(
+        recording, catalog, store, plans=plans, progress=progress, trained=trained, reservoir=reservoir,
+        review_budget=review_budget,
+    )  # fmt: skip
 
 
 def train(
@@ -53,13 +61,20 @@ def train(
     plans: Mapping[str, Plan] = PLANS,
     progress: Callable[[str], Progress] | None = None,
     trained: dict[str, Any] | None = None,
+    reservoir: Path | None = None,
+    review_budget: float = REVIEW_BUDGET,
 ) -> dict[str, Release]:
     """Trains, checks and publishes one release a task.
 
-    progress: gives each task's step callback. trained: what the manifests say of the data. Raises TrainingError where
-    there are no examples of a task or only one class, EngineError where the compiled engine differs from torch.
+    progress: gives each task's step callback. trained: what the manifests say of the data. reservoir: a folder for what
+    fine-tunes replay, a folder a task in it. review_budget: the share of orders that analysts look at. Raises
+    TrainingError where there are no examples of a task or only one class, EngineError where the compiled engine differs
+    from torch.
     """
     problems = [PROBLEMS[name](make_task(name), recording, catalog) for name in plans]
+    for problem in problems:
+        if isinstance(problem, Fraud):
+            problem.review_budget = review_budget
     releases: dict[str, Release] = {}
     base: HeadraceModel | None = None
     for problem in problems:
@@ -71,6 +86,8 @@ def train(
         base = base or model
         said = {**(trained or {}), "examples": problem.learning, "steps": plan.steps, "loss": loss}
         releases[name] = make_release(problem, model, store, said)
+        if reservoir is not None:
+            fill_reservoir(problem, reservoir / name)
     return releases
 
 

@@ -15,6 +15,7 @@ from engines.openvino import OpenVinoEngine
 from engines.releases import Release
 from finetune import gate
 from finetune.bounds import Bounds
+from finetune.calibrate import REVIEW_BUDGET
 from finetune.evidence import Evidence, Scores, Taught, Window
 from finetune.examples import Examples, is_positive, ranks
 from finetune.plan import Gate
@@ -76,20 +77,23 @@ def judged(
         examples["weight"] /= material.share[chosen].astype(np.float32)[:, None]
         old, _ = compared(problem.over(examples), examples, sides)
     engine.close()
-    bounds = Bounds(min_labels=rule.labels, min_positives=rule.positives)
+    budget = float(champion.manifest.settings.get("review_budget", REVIEW_BUDGET))
+    bounds = Bounds(min_labels=rule.labels, min_positives=rule.positives).for_budget(budget)
     if old is not None and too_few(problem, old, bounds):
         old = None
     task = problem.task
     names, features = columns(task, problem.catalog, material.taught["features"])
-    _, known = columns(task, problem.catalog, material.kept["features"])
+    _, recent = columns(task, problem.catalog, material.window["features"])
+    _, before = columns(task, problem.catalog, material.kept["features"])
+    known = 1.0 if fresh.known is None or not len(fresh.known) else float(fresh.known.mean())
     trained = (int(each.trained.get("until", 0)) for each in (champion.manifest, candidate.draft.manifest))
     evidence = Evidence(
         task.name, task.metric, window, old, taught_of(problem, material.taught, features, material),
-        taught_of(problem, material.kept, known, material, material.share) if len(material.kept) else None,
+        taught_of(problem, material.kept, before, material, material.share) if len(material.kept) else None,
         candidate.certificate, p99_ms(problem, candidate, threads), rule.budget_ms, max(trained),
-        thresholds=(thresholds(champion.manifest.settings), thresholds(candidate.finish.settings))
+        thresholds=(thresholds(champion.manifest.settings, known), thresholds(candidate.finish.settings, known))
         if task.raises_alerts else None,
-        feature_names=names, seed=rule.seed,
+        feature_names=names, window_features=recent, seed=rule.seed,
     )  # fmt: skip
     return {"gate": gate.judge(evidence, bounds).as_dict(), "window": figures}
 
@@ -162,9 +166,9 @@ def users(examples: Examples) -> NDArray[np.uint64]:
     return np.where(examples["user"] > 0, examples["user"], examples["key"])
 
 
-def thresholds(settings: Mapping[str, Any]) -> tuple[float, float]:
-    """(review, block) as the worker decides by them."""
-    return float(settings.get("review", REVIEW)), float(settings.get("block", BLOCK))
+def thresholds(settings: Mapping[str, Any], known: float) -> tuple[float, float]:
+    """(review, block) as the worker decides by them; known: by what the window's chances are less than the worker's."""
+    return known * float(settings.get("review", REVIEW)), known * float(settings.get("block", BLOCK))
 
 
 def p99_ms(problem: Served, candidate: Compiled, threads: int, clock: Callable[[], float] = time.process_time) -> float:

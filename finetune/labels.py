@@ -4,30 +4,42 @@ Every rule is a function of what was recorded up to a moment, so that nothing fr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 Record = Mapping[str, Any]
+
+
+class Verdict(NamedTuple):
+    """What one label says of an order. observed_at: UTC ms. label: the unsigned 64-bit hash of its id."""
+
+    observed_at: int
+    revision: int
+    value: float
+    source: str
+    label: int
 
 
 @dataclass(slots=True)
 class Labels:
     """Labels of a stream.
 
-    `clicks`: (impression, ad) to UTC ms. `verdicts`: order to (observed_at, revision, value) of each label.
+    `clicks`: (impression, ad) to UTC ms. `verdicts`: order to what each label says.
     """
 
     clicks: dict[tuple[str, str], int] = field(default_factory=dict)
-    verdicts: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
+    verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
 
     def add(self, topic: str, record: Record) -> None:
         """Notes what a record of the stream says, if it is a click on an ad or a fraud label."""
         if topic == "clicks" and record["impression_id"] is not None:
             self.clicks.setdefault((record["impression_id"], record["ad_id"]), record["event_time"])
-        elif topic == "labels" and record["task"] == "fraud":
-            said = (record["observed_at"], record["revision"], record["value"])
+        elif topic == "labels" and record["task"] == record["name"] == "fraud":  # a sign of life is no label
+            hashed = xxhash.xxh3_64_intdigest(record["label_id"].encode())
+            said = Verdict(record["observed_at"], record["revision"], record["value"], record["source"], hashed)
             self.verdicts.setdefault(record["target_id"], []).append(said)
 
     def known_by(self, moment: int) -> "Labels":
@@ -36,14 +48,18 @@ class Labels:
         verdicts = {
             order: early
             for order, said in self.verdicts.items()
-            if (early := [each for each in said if each[0] < moment])
+            if (early := [each for each in said if each.observed_at < moment])
         }
         return Labels(clicks, verdicts)
 
     def is_fraud(self, order_id: str) -> bool:
         """What the newest revision says; no label means no fraud."""
-        said = self.verdicts.get(order_id, [])
-        return max((revision, value) for _, revision, value in said)[1] > 0.5 if said else False
+        newest = self.newest(order_id)
+        return newest is not None and newest.value > 0.5
+
+    def newest(self, order_id: str) -> Verdict | None:
+        """The newest revision, if anybody said anything."""
+        return max(self.verdicts.get(order_id, ()), key=lambda each: (each.revision, each.value), default=None)
 
 
 def fraud_labels(events: Sequence[Record], labels: Labels) -> NDArray[np.float32]:

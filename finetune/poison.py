@@ -29,7 +29,7 @@ def poisoned(evidence: Evidence, bounds: Bounds) -> Iterator[Check]:
         yield burst(taught, known, bounds)
         yield one_user(taught, known, bounds)
         yield rate(taught, known, bounds)
-        yield shift(taught.features, known, evidence.feature_names, bounds)
+        yield shift(taught.features, known, evidence.window_features, evidence.feature_names, bounds)
 
 
 def repeats(taught: Taught, bounds: Bounds) -> Iterator[Check]:
@@ -120,18 +120,28 @@ def rate(taught: Taught, known: Taught, bounds: Bounds) -> Check:
     )
 
 
-def shift(features: Array, known: Taught, names: tuple[str, ...], bounds: Bounds) -> Check:
-    """The column whose distribution moved most, less what chance alone adds to the index on average: BINS / N each."""
+def shift(features: Array, known: Taught, window: Array | None, names: tuple[str, ...], bounds: Bounds) -> Check:
+    """The column whose distribution moved most, against earlier trainings and against the newest events too.
+
+    What has moved as the events themselves have is no poison: a shop grows older, and sells other things in December.
+    """
     columns = range(features.shape[1])
-    found = [psi(features[:, column], known.features[:, column], known.stands_for) for column in columns]
+    found = [indexed(features[:, at], known.features[:, at], known.stands_for) for at in columns]
+    if window is not None and len(window):
+        found = [min(moved, indexed(features[:, at], window[:, at])) for at, moved in zip(columns, found, strict=True)]
     worst = int(np.argmax(found)) if found else 0
     name = names[worst] if worst < len(names) else f"number {worst}"
-    chance = (BINS - 1) * (1 / max(len(features), 1) + 1 / max(len(known.features), 1))
-    value = max(found[worst] - chance, 0.0) if found else 0.0
     return at_most(
-        "shifted features", value, bounds.shift,
-        f"Feature {name} moved most against earlier trainings: its population stability index is {value:.2f}.",
+        "shifted features", found[worst] if found else 0.0, bounds.shift,
+        f"Feature {name} moved most, against earlier trainings and against the window: its population stability index "
+        f"is {found[worst] if found else 0.0:.2f}.",
     )  # fmt: skip
+
+
+def indexed(now: Array, before: Array, stands_for: Array | None = None) -> float:
+    """The index, less what chance alone adds to it on average: BINS / N each."""
+    chance = (BINS - 1) * (1 / max(len(now), 1) + 1 / max(len(before), 1))
+    return max(psi(now, before, stands_for) - chance, 0.0)
 
 
 def psi(now: Array, before: Array, stands_for: Array | None = None) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.heads import FraudHead, RecommendationHead
 from engines.model import HeadraceModel
-from finetune.calibrate import platt, thresholds
+from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
 from finetune.history import Examples, Recording
 from finetune.labels import click_labels, fraud_labels, next_items, shown_ads
 from finetune.losses import MASKED, fraud_loss, next_item_loss, slate_loss
@@ -70,8 +70,10 @@ class Problem(ABC):
 class Recorded(Problem):
     """Of a first training: examples of a recording, with their labels. Raises TrainingError where they cannot teach.
 
-    `examples` are those that have a label by now; those that are held out calibrate.
+    `examples` are those that have a label by now; those that are held out calibrate. `label` (N, ...): theirs.
     """
+
+    label: NDArray[Any]
 
     def __init__(self, task: Task, recording: Recording, catalog: Catalogue) -> None:
         self.task, self.recording, self.catalog = task, recording, catalog
@@ -164,6 +166,7 @@ class Fraud(Recorded):
     """Chargebacks and verdicts, of orders old enough that they have come."""
 
     name: ClassVar[str] = "fraud"
+    review_budget = REVIEW_BUDGET
 
     def labelled(self, examples: Examples) -> Examples:
         old = examples.time < self.recording.until - MATURITY_MS
@@ -192,7 +195,8 @@ class Fraud(Recorded):
         metrics = {"log_loss": log_loss(label, chance)}
         if label.any():
             metrics |= {"pr_auc": pr_auc(label, chance), "normalised_entropy": normalised_entropy(label, chance)}
-        return Finish(calibration, {"mean": float(self.label.mean())} | thresholds(label, chance), metrics)
+        settings = {"mean": float(self.label.mean())} | thresholds(label, chance, self.review_budget)
+        return Finish(calibration, settings, metrics)
 
 
 class ClickThrough(Recorded):

@@ -20,7 +20,7 @@ from engines.heads import RecommendationHead
 from engines.manifest import Manifest
 from engines.model import HeadraceModel
 from finetune import history
-from finetune.calibrate import platt, thresholds
+from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
 from finetune.delayed import delayed_loss, delayed_platt
 from finetune.delays import Delays, arrived
 from finetune.evidence import Scores
@@ -81,6 +81,9 @@ class Served(Problem):
         self.examples = history.Examples(examples["features"], [], examples["time"], np.arange(len(examples)))
         self.label, self.weight = examples["label"].copy(), examples["weight"].copy()
         self.arrived = None if self.delays is None else arrived(examples, self.delays)
+        self.known = (
+            None if self.delays is None else self.delays.at(examples["matured"].max(initial=0) - examples["time"])
+        )
 
     def over(self, examples: Examples) -> Self:
         """The same of other examples, none of which trains or calibrates: for scoring only."""
@@ -127,8 +130,10 @@ class _Chance(Served):
         return example, place, self.label[example, place], self.weight[example, place]
 
     def scores(self, outputs: Outputs, calibration: Mapping[str, float]) -> Scores:
-        logit = outputs["logit"].reshape(self.weight.shape)
-        return Scores(calibrated(logit[self.weight > 0], calibration))
+        """Of what can be known by now: where positives still come, the chance that one has come already."""
+        there = self.weight > 0
+        chance = calibrated(outputs["logit"].reshape(self.weight.shape)[there], calibration)
+        return Scores(chance if self.known is None else chance * self.known[np.nonzero(there)[0]])
 
     def flat(self, outputs: Outputs, which: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
         """Labels, logits and weights of what has a label, each (n,)."""
@@ -165,7 +170,8 @@ class ServedFraud(_Chance):
     name: ClassVar[str] = "fraud"
 
     def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, float]:
-        return super().settings(label, chance, weight) | thresholds(label, chance)
+        budget = float(self.champion.settings.get("review_budget", REVIEW_BUDGET))
+        return super().settings(label, chance, weight) | thresholds(label, chance, budget)
 
 
 class ServedClicks(_Chance):

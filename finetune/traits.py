@@ -11,7 +11,7 @@ from streams.features import HISTORY_LENGTH, Rows
 from streams.tasks.base import Task
 from streams.tasks.fraud import COLUMN, FIELDS
 
-CLOCK = frozenset({"hour_sin", "hour_cos", "weekday_sin", "weekday_cos"})
+CLOCK = frozenset({"hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "account_hours"})
 """Columns that say when it was: new examples are always of another time than old ones."""
 HOUR_MS = 3_600_000
 Texts = NDArray[np.str_]

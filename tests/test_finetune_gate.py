@@ -208,3 +208,12 @@ def test_harm_everywhere_is_seen_in_every_task():
 
 def metrics_of(task: str) -> set[str]:
     return {"fraud": {"pr_auc", "recall"}, "ctr": {"normalised_entropy"}, "recommendations": {"ndcg"}}[task]
+
+
+def test_what_has_moved_as_the_newest_events_have_is_no_poison() -> None:
+    evidence = honest("fraud", 3)
+    grown = evidence.taught.features * np.array([100.0, 1, 1, 1])
+    moved = replace(evidence, taught=replace(evidence.taught, features=grown, served=grown))
+    assert "shifted features" in failed(moved)
+    assert "shifted features" not in failed(replace(moved, window_features=grown[::2]))
+    assert "shifted features" in failed(replace(moved, window_features=evidence.taught.features[::2]))

@@ -9,7 +9,10 @@ from tests.records import click, impression, order
 
 
 def verdict(target: str, value: float, at: int, revision: int = 0):
-    return {"task": "fraud", "target_id": target, "value": value, "observed_at": at, "revision": revision}
+    return {
+        "label_id": f"{target} {at} {revision}", "task": "fraud", "name": "fraud", "target_id": target, "value": value,
+        "observed_at": at, "revision": revision, "source": "analyst",
+    }  # fmt: skip
 
 
 def labelled(*records):
@@ -52,6 +55,12 @@ def test_labels_of_other_tasks_are_left_alone():
     labels = Labels()
     labels.add("labels", verdict("o1", 1.0, 5) | {"task": "returns"})
     assert not labels.is_fraud("o1")
+
+
+def test_a_sign_of_life_is_no_verdict():
+    labels = Labels()
+    labels.add("labels", verdict("", 0.0, 5) | {"name": "heartbeat"})
+    assert not labels.verdicts
 
 
 def following(clicks, window: int):

@@ -21,7 +21,7 @@ from tests.school import SILENT
 
 CYCLE = Cycle("fraud", 7, "It was asked for.", "v1", 1_000, 900, 60)
 SPLIT = Split(
-    Standing({0: 3}, {0: 100}, START + 60 * MINUTE), START + 70 * MINUTE, START + 90 * MINUTE, 100, 30, 60, 20, 9,
+    Standing({0: 3}, {0: 100}, START + 60 * MINUTE), START + 70 * MINUTE, START + 90 * MINUTE, 100, 30, 60, 20, 6, 9,
     {0: (0, 100)}, 900,
 )  # fmt: skip
 

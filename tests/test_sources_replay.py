@@ -19,6 +19,7 @@ from streams.events import EVENT_TYPES
 from streams.partitioning import partition_for
 from streams.ports import free_port
 from streams.sources.load import history_load, uniform_catalog, uniform_load
+from streams.sources.outcomes import heartbeat
 from streams.sources.publisher import REPLAYED_HEADER, SOURCE_HEADER, Message, Publisher
 from streams.sources.replay import OpenLoop, Pace, replay
 from streams.sources.simulate import Attribution, publish_catalog, simulate
@@ -134,6 +135,17 @@ def test_a_replay_that_fell_behind_catches_up() -> None:
     publisher = Recorder(clock, cost=0.6)
     replay(minutes(0, 1, 2, 3), publisher, Pace(rate=2), stop=Stop(clock), clock=clock)
     assert publisher.sent_at == pytest.approx([100, 100.6, 101.2, 101.8])
+
+
+def test_heartbeats_do_not_stretch_a_night() -> None:
+    clock = Clock()
+    publisher = Recorder(clock)
+    night = [Timed("labels", heartbeat(at * 60 * MINUTE_MS), at * 60 * MINUTE_MS) for at in range(1, 10)]
+    morning, after = minutes(600)[0], Timed("labels", heartbeat(660 * MINUTE_MS), 660 * MINUTE_MS)
+    pace = Pace(speed=60, longest_wait_s=2)
+    counts = replay([*minutes(0), *night, morning, after], publisher, pace, stop=Stop(clock), clock=clock)
+    assert publisher.sent_at == pytest.approx([100] + 10 * [102] + [104])
+    assert counts.sent == {"clicks": 2, "labels": 10}
 
 
 def test_a_stop_ends_it_and_says_so() -> None:

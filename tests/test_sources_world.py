@@ -18,14 +18,20 @@ from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
 from streams.contracts import CONTRACTS
 from streams.events import EVENT_TYPES, check
+from streams.labels.joined import Counts
+from streams.labels.rules import Rule
+from streams.labels.watermark import SourceLife
 from streams.sources import retail, world
 from streams.sources.shop import DAY_MS
 from streams.sources.telling import Timed
 from streams.sources.truth import Truth
 from streams.sources.world import World, WorldConfig, milliseconds
+from streams.tasks import make_task
+from tests.labels_shop import join_of
 
 SMALL = WorldConfig(start="2011-09-01", end="2011-09-15", shop="generated", orders_a_day=30)
 LATER = "2011-09-08"
+HOUR_MS = 3_600_000
 FRAUD_SCRIPTS = {"card_testing", "account_takeover", "bust_out", "refund_abuse"}
 INNOCENT_SCRIPTS = {"rush", "new_start", "growth", "shared_computer"}
 
@@ -36,7 +42,11 @@ def digest(events: list[Timed]) -> str:
 
 
 def of(events: list[Timed], topic: str) -> list[dict[str, Any]]:
-    return [event.record for event in events if event.topic == topic]
+    return [event.record for event in events if event.topic == topic and not event.is_heartbeat]
+
+
+def heartbeats(events: list[Timed]) -> list[dict[str, Any]]:
+    return [event.record for event in events if event.is_heartbeat]
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +264,35 @@ def test_a_fraud_is_labelled_in_the_end_and_a_missed_one_revised(large: World, l
         )
     for truth in fraud_truths(large):
         assert newest.get(truth.target_id, (0, 0.0))[1] == truth.outcomes[0]
+
+
+# -- the source of chargebacks is alive --
+
+
+def test_chargebacks_say_every_hour_that_they_are_alive_until_the_last_label(small: World, told: list[Timed]) -> None:
+    times = [record["observed_at"] for record in heartbeats(told)]
+    assert {(record["task"], record["source"]) for record in heartbeats(told)} == {("fraud", "chargeback")}
+    assert times == list(range(small.start + HOUR_MS, times[-1] + 1, HOUR_MS))
+    last = max(small.end, *(record["observed_at"] for record in of(told, "labels")))
+    assert last <= times[-1] < last + HOUR_MS
+
+
+def test_a_heartbeat_comes_after_all_labels_of_its_time(told: list[Timed]) -> None:
+    alive = 0
+    for event in told:
+        if event.topic == "labels":
+            assert event.is_heartbeat or event.record["observed_at"] > alive
+            alive = event.time if event.is_heartbeat else alive
+
+
+def test_the_label_join_takes_a_heartbeat_for_a_sign_of_life_and_for_no_label(told: list[Timed]) -> None:
+    join = join_of(Rule.of(make_task("fraud")))
+    life = SourceLife()
+    for record in heartbeats(told)[:24]:
+        assert join.label(record, record["observed_at"]) == []
+        life.seen(record["source"], record["observed_at"], record["observed_at"])
+    assert life.until(join.rule.sources) == milliseconds("2011-09-02")
+    assert join.take_counts() == Counts()
 
 
 # -- drift --

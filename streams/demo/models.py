@@ -23,7 +23,10 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """What is trained on: `world` is a WorldConfig, [start, end) the days that training sees."""
+    """What is trained on: `world` is a WorldConfig, [start, end) the days that training sees.
+
+    reservoir: a folder for what fine-tunes replay, "" for none. review_budget: share of orders that analysts look at.
+    """
 
     world: dict[str, Any]
     start: str
@@ -31,6 +34,8 @@ class ModelPlan:
     store: str
     cache: str
     vectors: str
+    reservoir: str = ""
+    review_budget: float = 0.03
 
 
 def main(plan: ModelPlan) -> None:
@@ -56,6 +61,8 @@ def main(plan: ModelPlan) -> None:
         ReleaseStore(plan.store),
         progress=progress,
         trained={"data": str(world), "start": plan.start, "end": plan.end, "seed": SEED},
+        reservoir=Path(plan.reservoir) if plan.reservoir else None,
+        review_budget=plan.review_budget,
     )
     for task, release in releases.items():
         say("release", task=task, version=release.version, metrics=release.manifest.metrics)

@@ -24,6 +24,7 @@ from streams.demo.story import Story
 from streams.demo.view import Board, Follower, read_metrics
 from streams.demo.words import Narrator
 from streams.learner.control import command
+from streams.offsets import bounds, places
 from streams.sources import retail
 from streams.sources.fetch import fetch
 from streams.sources.publisher import Message, Publisher
@@ -33,12 +34,14 @@ from streams.sources.telling import Timed
 from streams.sources.world import World, WorldConfig, milliseconds
 
 TRAIN_FROM, LIVE_FROM, LIVE_TO = "2011-01-01", "2011-09-01", "2011-12-09"
-DRIFT_FROM = "2011-09-06"
+WARM_FROM, DRIFT_FROM = "2011-07-01", "2011-09-06"
 SPEED = 18_000  # five hours of the shop's time a second: some four hundred events a second
-FRAUD_RATE = 0.025  # of orders, before the new kind: enough to learn from, few enough to be fraud
+FRAUD_RATE = 0.05  # of orders, before the new kind doubles it: enough to learn from in minutes
+REVIEW_BUDGET = 0.10  # of orders: its analysts keep up with that
 BROWSE, GUESTS = 0.6, 0.25  # fewer visits without an order than usual: more days of the shop in a minute
 BAD_EVERY = 500  # events between two bad messages
 DRAW_S = 0.5
+WARM_S = 120.0
 
 
 def run(settings: Settings, seconds: float | None = None) -> None:
@@ -58,6 +61,8 @@ def run(settings: Settings, seconds: float | None = None) -> None:
         settings.release_store,
         str(settings.data_dir / "encoder"),
         str(folder / "vectors.npz"),
+        str(folder / "reservoir"),
+        REVIEW_BUDGET,
     )
     say = console.print
     try:
@@ -67,10 +72,12 @@ def run(settings: Settings, seconds: float | None = None) -> None:
                 versions = stage.models(plan, folder, on_step)
             own = stage.demo_settings(settings, brokers, registry_url, folder)
             clear(own.data_dir)
+            stage.inherit(Path(plan.reservoir), own)
             world = World(WorldConfig(**config), SEED)
             publisher = stage.furnish(own, world, Path(plan.vectors), versions)
             say("starting the worker")
             with stage.process(own, "worker", own.web.port, folder / "worker.log"):
+                warm_up(say, own, world, publisher)
                 say("starting the learner; of clicks and ads it makes examples only, or the fraud would have to wait")
                 for task in ("recommendations", "ctr"):
                     command(own, task, time.time_ns() // 1_000_000, paused=True, by="demo")
@@ -125,6 +132,31 @@ def training(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
                 )
 
         yield on_step
+
+
+def warm_up(say: stage.Say, settings: Settings, world: World, publisher: Publisher) -> None:
+    """Two months of events as fast as the worker takes them, so that it knows the customers when the story begins.
+
+    Nothing is learned of them: at that speed an order overtakes the clicks before it by hours of the shop's time.
+    """
+    say(f"the worker reads {WARM_FROM} to {LIVE_FROM}, to know the customers")
+    sent = 0
+    for event in world.history_records(WARM_FROM, LIVE_FROM):
+        publisher.publish(event)
+        sent += event.topic != "labels"
+    publisher.flush()
+    scores = [settings.topics.scores(task) for task in settings.tasks]
+    deadline = time.monotonic() + WARM_S
+    while (scored := sum(ends(settings, scores))) < sent and time.monotonic() < deadline:
+        time.sleep(DRAW_S)
+    say(f"{scored:,} of {sent:,} events scored")
+    stage.forget(settings, [settings.topics.served(task) for task in settings.tasks])
+
+
+def ends(settings: Settings, topics: list[str]) -> list[int]:
+    """How many records each topic has had."""
+    found = bounds(settings, [place for topic in topics for place in places(settings, topic)])
+    return [high for _, high in found.values()]
 
 
 def live(

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from schemas.confluent import ConfluentRegistry
 from schemas.errors import DataUnavailable, HeadraceError, ProduceFailed
@@ -28,6 +30,7 @@ from streams.config import Settings
 from streams.config_sections import WINDOWS_S
 from streams.demo.models import ModelPlan, command, load_vectors
 from streams.local import LocalBroker, LocalRegistry
+from streams.offsets import bounds, places
 from streams.pointers import Pointer
 from streams.ports import free_port
 from streams.sources.publisher import Publisher
@@ -42,11 +45,11 @@ STOP_S = 20.0
 
 #: A small shop in a hurry: five hours of its time are a second, and a chargeback later than ten days is a late one.
 LEARNING: dict[str, Any] = {
-    "examples": 1_500,
-    "positives": 50,
+    "examples": 1_600,
+    "positives": 100,
     "interval_s": 20.0,
     "gate_labels": 200,
-    "gate_positives": 12,
+    "gate_positives": 20,
     "windows_s": {**WINDOWS_S, "fraud": 10 * 86_400},
 }
 
@@ -93,6 +96,8 @@ def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], No
         if made["plan"] == digest and all((Path(plan.store) / t / v).is_dir() for t, v in made["versions"].items()):
             return dict(made["versions"])
     versions: dict[str, str] = {}
+    if plan.reservoir:
+        shutil.rmtree(plan.reservoir, ignore_errors=True)
     with subprocess.Popen(command(plan), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -106,6 +111,21 @@ def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], No
         raise DataUnavailable("the first models could not be trained", where="training", todo=complaint.strip()[-2000:])
     marker.write_text(json.dumps({"plan": digest, "versions": versions}))
     return versions
+
+
+def inherit(reservoir: Path, settings: Settings) -> None:
+    """Gives the learner what the first training was taught: its fine-tunes replay it, and the gate looks back at it."""
+    for kept in reservoir.iterdir():
+        shutil.copytree(kept, settings.data_dir / "learner" / settings.app_id / kept.name / "reservoir")
+
+
+def forget(settings: Settings, topics: list[str]) -> None:
+    """Deletes what these topics hold by now."""
+    found = bounds(settings, [place for topic in topics for place in places(settings, topic)])
+    admin = AdminClient(settings.librdkafka())
+    ends = [TopicPartition(topic, part, high) for (topic, part), (_, high) in found.items()]
+    for deleted in admin.delete_records(ends).values():
+        deleted.result()
 
 
 def furnish(settings: Settings, world: World, vectors: Path, versions: dict[str, str]) -> Publisher:

@@ -142,7 +142,7 @@ class Follower(threading.Thread):
         takers[settings.topics.deadletters] = (Decoder(registry, "dead_letter"), self._dead)
         takers[settings.topics.learning] = (Decoder(registry, "learning"), self._learning)
         takers[settings.topics.releases] = (Decoder(registry, "model_release"), self._release)
-        for message in tail(settings, list(takers), from_beginning=True):
+        for message in tail(settings, list(takers)):
             if self._stopping.is_set():
                 return
             decode, take = takers[message.topic]

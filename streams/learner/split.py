@@ -78,7 +78,8 @@ class Arrivals:
 class Split:
     """Train: new records with event time <= standing.until. Gate: those of (gate_after, mature].
 
-    new, positives: usable now. training, gate: records of each. held: younger than all silence. ranges: offsets
+    new, positives: usable now. training, gate, gate_positives: records of
+    each. held: younger than all silence. ranges: offsets
     [from, to) to read, by partition. standing: of the release that learns it. newest_at: UTC ms of the broker when the
     newest record that trains arrived; 0 where none does.
     """
@@ -90,6 +91,7 @@ class Split:
     positives: int
     training: int
     gate: int
+    gate_positives: int
     held: int
     ranges: Mapping[int, tuple[int, int]]
     newest_at: int
@@ -125,7 +127,8 @@ def split(arrivals: Arrivals, learned: Standing, *, silence: bool, most: int, wi
         new=int(usable.sum()),
         positives=int((usable & arrivals.positive).sum()),
         training=int(trains.sum()),
-        gate=int((usable & (time > gate_after)).sum()),
+        gate=int((for_gate := usable & (time > gate_after)).sum()),
+        gate_positives=int((for_gate & arrivals.positive).sum()),
         held=int((new & ~usable).sum()),
         ranges=_ranges(arrivals, new),
         newest_at=int(arrivals.arrived[trains].max(initial=0)),

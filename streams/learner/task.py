@@ -172,10 +172,19 @@ class TaskLearning:
 
     def reason(self, seen: Seen, now_ms: int) -> str | None:
         """Why a fine-tune begins now; None: none does."""
-        return ask(self._trigger, seen, self.drift.reasons(), now_ms)
+        return None if self._unjudged() else ask(self._trigger, seen, self.drift.reasons(), now_ms)
 
     def why_not(self, seen: Seen, now_ms: int) -> str:
-        return why_not(self._trigger, seen, self.drift.reasons(), now_ms)
+        return why_not(self._trigger, seen, self.drift.reasons(), now_ms) or self._unjudged()
+
+    def _unjudged(self) -> str:
+        """Why the gate could not judge what would be made now; empty where it could."""
+        found, learning = self.split, self._settings.learning
+        labels, positives = learning.gate_labels, 0 if self._ranks else learning.gate_positives
+        if found.gate >= labels and found.gate_positives >= positives:
+            return ""
+        have = f"{found.gate:,} labels, {found.gate_positives:,} of them positive"
+        return f"The gate's window has {have}; it takes {labels:,} and {positives:,}."
 
     def cycle(self, reason: str, now_ms: int) -> Cycle:
         """The fine-tune that begins now."""

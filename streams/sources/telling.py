@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.labels.rules import HEARTBEAT
 from streams.sources import records
 from streams.sources.advertising import PLACEMENTS, Ads, Appeal, shown_count
 from streams.sources.book import Book
 from streams.sources.browsing import ACTIONS, CHECKOUT, RESULTS, SEARCH, Browsing, Steps, Trails
 from streams.sources.cashier import Cashier
 from streams.sources.draws import Draws
-from streams.sources.outcomes import fraud_labels
+from streams.sources.outcomes import BEAT_MS, fraud_labels, heartbeat
 from streams.sources.people import DEVICE_CLASSES, Population, households
 from streams.sources.plan import Plan
 from streams.sources.records import Record
@@ -43,6 +44,11 @@ class Timed(NamedTuple):
     topic: str
     record: Record
     time: int
+
+    @property
+    def is_heartbeat(self) -> bool:
+        """Whether it is no label, but says that the source of labels is alive."""
+        return self.topic == "labels" and self.record["name"] == HEARTBEAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Telling:
         self._sessions: dict[int, tuple[str, str]] = {}
         self._pending: list[tuple[int, int, Timed, int, int]] = []
         self._serial = count()
+        self._beat(stage.start)
 
     def __iter__(self) -> Iterator[Timed]:
         for until, steps in self._days():
@@ -132,7 +139,14 @@ class Telling:
             _, _, event, user, item = heapq.heappop(pending)
             if item >= 0:
                 self._touch(user, item, "click", event.time)
+            if event.is_heartbeat and (pending or event.time < self._stage.end):
+                self._beat(event.time)
             yield event
+
+    def _beat(self, after: int) -> None:
+        """The next sign of life of the chargebacks' source: after all that is said by then, until the last of it."""
+        time = after + BEAT_MS
+        heapq.heappush(self._pending, (time, FOR_EVER, Timed("labels", heartbeat(time), time), -1, -1))
 
     def _schedule(self, event: Timed, user: int = -1, item: int = -1) -> None:
         heapq.heappush(self._pending, (event.time, next(self._serial), event, user, item))
