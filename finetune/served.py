@@ -20,7 +20,7 @@ from engines.heads import RecommendationHead
 from engines.manifest import Manifest
 from engines.model import HeadraceModel
 from finetune import history
-from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
+from finetune.calibrate import REVIEW_BUDGET, platt, shifted, thresholds
 from finetune.delayed import delayed_loss, delayed_platt
 from finetune.delays import Delays, arrived
 from finetune.evidence import Scores
@@ -34,6 +34,7 @@ from streams.catalog import Catalogue
 from streams.tasks.base import Task, calibrated
 
 Floats = NDArray[np.float32]
+SLOPE_POSITIVES = 50  # below which the champion's slope of calibration stays: one from ten positives is noise
 Sum = tuple[Tensor, Tensor]
 """A loss summed over examples and their weights, and the sum of these."""
 
@@ -146,12 +147,19 @@ class _Chance(Served):
         label, logit, weight = self.flat(part(outputs, tuning), which[tuning])
         calibration, settings = dict(self.champion.calibration), dict(self.champion.settings)
         if 0 < label.sum() < label.size:  # else the champion's stay: one class says nothing of the other
-            calibration = platt(logit, label, weight)
-            if self.arrived is not None:
-                of = which[tuning]
-                calibration = delayed_platt(logit, label, self.arrived[of][self.weight[of] > 0], weight)
+            calibration = self.calibrated(which[tuning], label, logit, weight)
             settings |= self.settings(label, calibrated(logit, calibration), weight)
         return Finish(calibration, settings, self.judge(part(outputs, last), which[last], calibration))
+
+    def calibrated(self, which: NDArray[np.intp], label: Floats, logit: Floats, weight: Floats) -> dict[str, float]:
+        """Of the examples to stop by."""
+        there = self.weight[which] > 0
+        if (label > 0.5).sum() < SLOPE_POSITIVES:
+            known = None if self.known is None else self.known[which][np.nonzero(there)[0]]
+            return shifted(logit, label, weight, float(self.champion.calibration.get("a", 1.0)), known)
+        if self.arrived is None:
+            return platt(logit, label, weight)
+        return delayed_platt(logit, label, self.arrived[which][there], weight)
 
     def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, float]:
         return {"mean": float(np.average(label, weights=weight))}
