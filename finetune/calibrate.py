@@ -21,26 +21,6 @@ def platt(
     return {"a": float(model.coef_[0, 0]), "b": float(model.intercept_[0])}
 
 
-def shifted(
-    logit: NDArray[np.float32],
-    label: NDArray[np.float32],
-    weight: NDArray[np.float32],
-    slope: float,
-    known: NDArray[np.float64] | None = None,
-) -> dict[str, float]:
-    """a, b of sigmoid(a * logit + b) with that slope, and as many positives expected as came; all arrays (N,).
-
-    For a few positives: a slope from ten of them is noise. known: the share of positives that has come by now.
-    """
-    share = np.ones(len(logit)) if known is None else known
-    low, high = -30.0, 30.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        chance = 1 / (1 + np.exp(-(slope * logit.astype(np.float64) + middle)))
-        low, high = (middle, high) if float(weight @ (chance * share)) < float(weight @ label) else (low, middle)
-    return {"a": slope, "b": (low + high) / 2}
-
-
 def thresholds(
     label: NDArray[np.float32], chance: NDArray[np.float64], budget: float = REVIEW_BUDGET
 ) -> dict[str, float]:

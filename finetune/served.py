@@ -20,7 +20,7 @@ from engines.heads import RecommendationHead
 from engines.manifest import Manifest
 from engines.model import HeadraceModel
 from finetune import history
-from finetune.calibrate import REVIEW_BUDGET, platt, shifted, thresholds
+from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
 from finetune.delayed import delayed_loss, delayed_platt
 from finetune.delays import Delays, arrived
 from finetune.evidence import Scores
@@ -34,7 +34,6 @@ from streams.catalog import Catalogue
 from streams.tasks.base import Task, calibrated
 
 Floats = NDArray[np.float32]
-SLOPE_POSITIVES = 50  # below which the champion's slope of calibration stays: one from ten positives is noise
 Sum = tuple[Tensor, Tensor]
 """A loss summed over examples and their weights, and the sum of these."""
 
@@ -154,9 +153,6 @@ class _Chance(Served):
     def calibrated(self, which: NDArray[np.intp], label: Floats, logit: Floats, weight: Floats) -> dict[str, float]:
         """Of the examples to stop by."""
         there = self.weight[which] > 0
-        if (label > 0.5).sum() < SLOPE_POSITIVES:
-            known = None if self.known is None else self.known[which][np.nonzero(there)[0]]
-            return shifted(logit, label, weight, float(self.champion.calibration.get("a", 1.0)), known)
         if self.arrived is None:
             return platt(logit, label, weight)
         return delayed_platt(logit, label, self.arrived[which][there], weight)

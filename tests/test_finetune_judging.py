@@ -156,7 +156,7 @@ def test_a_candidate_of_shuffled_labels_is_refused_with_reasons_and_is_kept(
     said = ran(shop[1](shuffled, rare(4000, seed=5, start=LATER), gate=GATE), capsys)
     assert said["verdict"] == "refuse"
     report = GateReport.from_dict(shop[0].open("fraud", said["made"]).manifest.metrics["gate"])
-    assert {"pr_auc", "recall"} <= set(report.reasons)
+    assert "pr_auc" in report.reasons
     assert report.as_dict() == said["gate"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune import metrics
-from finetune.calibrate import REVIEW_BUDGET, platt, shifted, thresholds
+from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
 from streams.tasks.base import calibrated
 
 LABEL = np.array([1.0, 0.0, 1.0, 0.0])
@@ -86,16 +86,3 @@ def test_review_takes_its_budget_and_block_is_precise():
 
 def test_without_a_precise_range_hardly_anything_is_blocked():
     assert thresholds(np.zeros(100, np.float32), np.linspace(0, 0.5, 100))["block"] >= 0.95
-
-
-def test_a_few_positives_move_the_level_of_the_chances_and_not_their_slope() -> None:
-    rng = np.random.default_rng(0)
-    logit = rng.standard_normal(4_000).astype(np.float32)
-    label = (rng.random(4_000) < 1 / (1 + np.exp(-(1.5 * logit - 3)))).astype(np.float32)
-    one = np.ones(4_000, np.float32)
-    found = shifted(logit, label, one, 1.5)
-    assert found["a"] == 1.5
-    assert found["b"] == pytest.approx(-3, abs=0.15)
-    half = shifted(logit, label, one, 1.5, np.full(4_000, 0.5))
-    chance = 1 / (1 + np.exp(-(1.5 * logit + half["b"])))
-    assert chance.sum() / 2 == pytest.approx(label.sum(), rel=1e-3)

@@ -13,10 +13,18 @@ from streams.learner.control import command, statuses
 from streams.learner.learning import Learning
 from streams.learner.metrics import LearnerMetrics
 from streams.learner.standing import Standing
+from streams.local import LocalRegistry
 from streams.pointers import live_pointers
 from tests import shop
+from tests.conftest import FreshSettings
 from tests.finetune_examples import MINUTE, START, frauds, rare, small_model, small_release
-from tests.school import School, graduate
+from tests.school import LEARNING, School, graduate
+
+
+@pytest.fixture
+def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings:
+    made: Settings = fresh_settings(tasks=("fraud",), learning=LEARNING, learner_web={"port": 0})
+    return made
 
 
 @pytest.fixture(scope="module")
