@@ -87,8 +87,7 @@ class Fetcher:
 
     def set_paused(self, tp: TP, paused: bool) -> None:
         """What is fetched of a paused partition and not yet here is dropped, and read again when it is resumed."""
-        place = [TopicPartition(*tp)]
-        self._asked.append(partial(self._consumer.pause if paused else self._consumer.resume, place))
+        self._asked.append(partial(self._pause if paused else self._resume, tp))
         self._room.set()
 
     def position(self, tp: TP) -> int | None:
@@ -169,6 +168,17 @@ class Fetcher:
         self._consumer.assign(places)
         if places:
             self._consumer.resume(places)
+
+    def _pause(self, tp: TP) -> None:
+        self._consumer.pause([TopicPartition(*tp)])
+
+    def _resume(self, tp: TP) -> None:
+        """From what has come here: left alone, librdkafka goes on one record past the end of a partition that it had
+        read to its end, and that record would be lost.
+        """
+        if (at := self._read.get(tp)) is not None:
+            self._consumer.resume([TopicPartition(*tp)])
+            self._consumer.seek(TopicPartition(*tp, at))
 
     def _put(self, messages: list[Message]) -> None:
         with self._lock:

@@ -154,6 +154,31 @@ def test_pauses_at_any_moment_lose_nothing_and_repeat_nothing(settings: Settings
     run(story())
 
 
+def test_a_partition_that_was_read_to_its_end_and_paused_goes_on_with_its_next_record(settings: Settings) -> None:
+    topic = settings.topics.clicks
+    publish(settings, topic, 40)
+    sizes = ends(settings, topic)
+
+    async def story() -> None:
+        async with fetching(settings) as fetcher:
+            await fetcher.assign(dict.fromkeys(sizes, None))
+            found = await gather(fetcher, None, partial(holds, 40))
+            for more in range(1, 4):
+                await fetcher.take(None, 1.0)  # librdkafka says that here it ends
+                for paused in (True, False):
+                    for tp in sizes:
+                        fetcher.set_paused(tp, paused)
+                    await asyncio.sleep(0.2)
+                await asyncio.to_thread(publish, settings, topic, 40)
+                for tp, records in (await gather(fetcher, None, partial(holds, 40))).items():
+                    found.setdefault(tp, []).extend(records)
+                assert count(found) == 40 * (more + 1)
+            for records in found.values():
+                assert [record.offset for record in records] == list(range(len(records)))
+
+    run(story())
+
+
 def test_no_more_waits_to_be_taken_than_there_is_room_for(settings: Settings) -> None:
     topic = settings.topics.clicks
     publish(settings, topic, 1000)
