@@ -246,7 +246,8 @@ def test_lineage_names_every_link_of_an_order(traced: Shop, headrace: Headrace) 
     learned = taught["partition"] == 0  # the standing of the release has all of partition 0, and nothing of 1
     assert (f"fraud/{GATED}" in taught["trained"]) is learned
     assert f"fraud/{shop.releases()[1]['fraud']}" in taught["not_known"], "a first release knows of no offsets"
-    assert [each["shadow"] for each in found["shadow"]] == ["fraud/other"]
+    # The worker may have asked the release before, too: it does of a sample.
+    assert "fraud/other" in [each["shadow"] for each in found["shadow"]]
     assert found["gone"] == []
     words = headrace(f"lineage {order['event_id']}").stdout
     for part in (
