@@ -1,7 +1,7 @@
 """The gate inside the fine-tune: its report is part of the release, whatever it says, and its window teaches nobody."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReleaseStore, Planne
     champion = small_release(small_model("fraud"), store).version
     catalog = write_catalog(folder / "catalog.npz", CATALOG)
 
-    def planned(records: Records, window: Records = [], **over: Any) -> Path:  # noqa: B006
+    def planned(records: Records, window: Sequence[dict[str, Any]] = (), **over: Any) -> Path:
         name = f"plan{len(list(folder.glob('*.json')))}"
         files = {}
         for kind, held in (("examples", records), ("window", window)):

@@ -21,7 +21,7 @@ from streams.learner.split import Split
 
 log = logging.getLogger(__name__)
 
-NOTE, PLAN, RESULT, SAID = "cycle.json", "plan.json", "result.json", "said.txt"
+NOTE, PLAN, SAID = "cycle.json", "plan.json", "said.txt"
 STOP_S = 5.0
 STEPS, SMALLEST, LARGEST = 100, 16, 128  # of one pass; examples a step
 SHOWN = 2_000  # characters of a complaint

@@ -22,7 +22,7 @@ from schemas.wire import Decoder
 from streams.catalog import Catalogue
 from streams.config import Settings
 from streams.events import Record
-from streams.learner.champion import LIVE, Champions
+from streams.learner.champion import LIVE, ROLLED_BACK, Champions
 from streams.learner.control import Control, Speaker
 from streams.learner.cycle import Bench
 from streams.learner.feed import Feed, read_examples
@@ -132,7 +132,7 @@ class Learning:
         if live is None or live == task.champion:
             return
         previous = pointer.previous if pointer else None
-        if previous is not None and self._champions.state(name, previous) == "rolled back":
+        if previous is not None and self._champions.state(name, previous) == ROLLED_BACK:
             previous = None  # it is known to be worse
         if (manifest := self._manifest(name, live)) is None:
             return

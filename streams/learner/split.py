@@ -78,10 +78,9 @@ class Arrivals:
 class Split:
     """Train: new records with event time <= standing.until. Gate: those of (gate_after, mature].
 
-    new, positives: usable now. training, gate, gate_positives: records of
-    each. held: younger than all silence. ranges: offsets
-    [from, to) to read, by partition. standing: of the release that learns it. newest_at: UTC ms of the broker when the
-    newest record that trains arrived; 0 where none does.
+    new, positives: usable now. training, gate, gate_positives: records of each. held: younger than all silence.
+    ranges: offsets [from, to) to read, by partition. standing: of the release that learns it. newest_at: UTC ms of the
+    broker when the newest record that trains arrived; 0 where none does.
     """
 
     standing: Standing

@@ -67,12 +67,7 @@ class TaskLearning:
 
     def example(self, record: Record, message: Message) -> None:
         """A TrainingExample of the task."""
-        positive, silent = record["label"] > 0, not record["source"]
-        self.arrivals.add(
-            message.partition(), message.offset(), record["event_time"], positive=positive,
-            silent=silent and not positive, arrived=message.timestamp()[1],
-        )  # fmt: skip
-        self._split = None
+        self._arrive(message.partition(), message.offset(), record, message.timestamp()[1])
         self.waits.add(record, message.partition())
         self._maturing.add(record)
         for label in self._maturing.take():
@@ -103,10 +98,12 @@ class TaskLearning:
 
     def reread(self, partition: int, offset: int, record: Record) -> None:
         """An example that came before, and counts again as another release is live."""
-        positive, silent = record["label"] > 0, not record["source"]
-        self.arrivals.add(
-            partition, offset, record["event_time"], positive=positive, silent=silent and not positive,
-        )  # fmt: skip
+        self._arrive(partition, offset, record)
+
+    def _arrive(self, partition: int, offset: int, record: Record, arrived: int = 0) -> None:
+        positive = record["label"] > 0
+        silent = not positive and not record["source"]
+        self.arrivals.add(partition, offset, record["event_time"], positive=positive, silent=silent, arrived=arrived)
         self._split = None
 
     def knows(self, partition: int, offset: int, record: Record) -> bool:
@@ -134,7 +131,7 @@ class TaskLearning:
         What it had learned stays, so that a step back needs nothing.
         """
         standing = Standing.of(manifest.trained)
-        own = manifest.trained.get("champion") == self.champion
+        own = self.champion is not None and manifest.trained.get("champion") == self.champion
         back = standing == self.floor
         if own:
             self.arrivals.forget(self.standing)
