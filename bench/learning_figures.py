@@ -12,7 +12,7 @@ from engines.openvino import OpenVinoEngine
 from engines.releases import Release
 from finetune.history import Examples
 from finetune.metrics import EPSILON, pr_auc
-from finetune.problems import Finish, Outputs, Problem
+from finetune.problems import Asked
 from finetune.release import BUCKET, PRECISION, scored, vector_table
 from streams.tasks.base import calibrated
 
@@ -20,16 +20,13 @@ Floats = NDArray[np.float64]
 Figures = dict[str, float]
 
 
-class _Asked(Problem):
-    """Examples that are only scored."""
+class _Part(Asked):
+    """Of a story."""
 
     def __init__(self, story: Story, which: NDArray[np.intp]) -> None:
-        self.task, self.catalog, self.learning = story.task, story.catalog, 0
+        self.task, self.catalog = story.task, story.catalog
         rows = story.examples.rows[which]
         self.examples = Examples(rows, [], story.examples.time[which], np.arange(len(rows)))
-
-    def finish(self, outputs: Outputs, which: NDArray[np.intp]) -> Finish:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Period:
 
 def chances(story: Story, release: Release, which: NDArray[np.intp], threads: int = 1) -> Floats:
     """(N, C) calibrated, of the examples of numbers `which`."""
-    problem = _Asked(story, which)
+    problem = _Part(story, which)
     engine = OpenVinoEngine(release, precision=PRECISION, buckets=(BUCKET,), threads=threads)
     outputs = scored(engine, problem, vector_table(problem, release), np.arange(len(which)))
     engine.close()

@@ -41,21 +41,26 @@ class Finish:
     metrics: dict[str, Any]
 
 
-class Problem(ABC):
+class Asked:
+    """Examples of one task that an engine is asked about."""
+
+    task: Task
+    catalog: Catalogue
+    examples: Examples
+
+    def shared_inputs(self, vectors: NDArray[np.float32]) -> Outputs:
+        """Engine inputs beyond the rows' own, given the vector table."""
+        return {}
+
+
+class Problem(Asked, ABC):
     """What a release is made of: examples of one task, and what they say of a trained model.
 
     The first `learning` of the examples train, the rest, the newest, are held out.
     """
 
     name: ClassVar[str]
-    task: Task
-    catalog: Catalogue
-    examples: Examples
     learning: int
-
-    def shared_inputs(self, vectors: NDArray[np.float32]) -> Outputs:
-        """Engine inputs beyond the rows' own, given the vector table."""
-        return {}
 
     @property
     def bias(self) -> NDArray[np.float32] | None:

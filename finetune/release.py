@@ -23,7 +23,7 @@ from engines.probe import answered, write_probe
 from engines.releases import Release, ReleaseStore
 from engines.tables import ItemTower, VectorTable
 from finetune.losses import MASKED
-from finetune.problems import Finish, Problem
+from finetune.problems import Asked, Finish, Problem
 
 PARITY_ROWS = 512
 HELD_ROWS = 4096
@@ -126,7 +126,7 @@ def probe_inputs(problem: Problem, table: NDArray[np.float32], which: NDArray[np
     return {**problem.task.inputs(problem.examples.rows[rows], table), **shared}
 
 
-def vector_table(problem: Problem, release: Release) -> NDArray[np.float32]:
+def vector_table(problem: Asked, release: Release) -> NDArray[np.float32]:
     """(N, D) the vectors of the catalogue's rows, by the release's own item tower."""
     catalog = problem.catalog
     table = VectorTable(ItemTower(release), int(release.manifest.config["width"]))
@@ -134,13 +134,13 @@ def vector_table(problem: Problem, release: Release) -> NDArray[np.float32]:
     return table.vectors
 
 
-def engine_inputs(problem: Problem, table: NDArray[np.float32], which: NDArray[np.intp]) -> dict[str, Any]:
+def engine_inputs(problem: Asked, table: NDArray[np.float32], which: NDArray[np.intp]) -> dict[str, Any]:
     """The inputs of the examples of numbers `which`."""
     return {**problem.task.inputs(problem.examples.rows[which], table), **problem.shared_inputs(table)}
 
 
 def scored(
-    engine: Engine, problem: Problem, table: NDArray[np.float32], which: NDArray[np.intp]
+    engine: Engine, problem: Asked, table: NDArray[np.float32], which: NDArray[np.intp]
 ) -> dict[str, NDArray[Any]]:
     """The engine's outputs for the examples of numbers `which`, a few at a time: inputs are 16 KB each and more."""
     parts = [which[start : start + BUCKET] for start in range(0, len(which), BUCKET)]
