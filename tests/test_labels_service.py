@@ -3,8 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from typing import Any
 
 import confluent_kafka
@@ -20,6 +19,7 @@ from streams.local import LocalRegistry
 from tests import shop
 from tests.conftest import FreshSettings
 from tests.records import NOON_MS, click, order
+from tests.running import running
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -87,25 +87,8 @@ class Shop:
         assert self._producer.flush(30) == 0
 
 
-@contextmanager
-def joining(settings: Settings) -> Iterator[LabelService]:
-    service, failed = LabelService(settings), []
-
-    def run() -> None:
-        try:
-            service.run()
-        except BaseException as error:  # noqa: BLE001  it is raised where the test ends
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield service
-    finally:
-        service.stop()
-        thread.join(60)
-    if failed:
-        raise failed[0]
+def joining(settings: Settings) -> AbstractContextManager[LabelService]:
+    return running(LabelService(settings))
 
 
 def examples(settings: Settings) -> list[dict[str, Any]]:

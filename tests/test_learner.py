@@ -1,9 +1,7 @@
 """The loop that learns, on a real broker: examples to a live release and back, in whatever moment it is killed."""
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from streams.pointers import live_pointers
 from tests import shop
 from tests.conftest import FreshSettings
 from tests.finetune_examples import MINUTE, START, frauds, rare, small_model, small_release
+from tests.running import running
 from tests.school import LEARNING, School, graduate
 
 
@@ -32,26 +31,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return graduate(tmp_path_factory.mktemp("graduate"))
 
 
-@contextmanager
-def learning(settings: Settings) -> Iterator[Learning]:
-    """In a thread; what it raises is raised here."""
-    made, failed = Learning(settings, LearnerMetrics()), []
-
-    def run() -> None:
-        try:
-            made.run()
-        except BaseException as error:  # noqa: BLE001  it is raised where the test ends
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-        thread.join(60)
-        if failed:
-            raise failed[0]
+def learning(settings: Settings) -> AbstractContextManager[Learning]:
+    return running(Learning(settings, LearnerMetrics()))
 
 
 def test_new_examples_become_a_live_release_that_says_what_it_learned_and_the_next_learns_only_the_rest(
