@@ -83,8 +83,8 @@ class Evidence:
     """All that the gate judges by. unit: what is drawn in the bootstrap.
 
     thresholds: (review, block) of champion and candidate, where the task decides. certificate: of the candidate's
-    compiled engine. p99_ms: of that engine at its serving batch. trained_until: UTC ms of the newest event that any
-    of the two was trained on. window_features (M, F): rows of the window, as `taught` has them; if they were kept.
+    compiled engine. p99_ms: of that engine at its serving batch, CPU time. trained_until: UTC ms of the newest event
+    that any of the two was trained on. window_features (M, F): rows of the window, where kept.
     """
 
     task: str

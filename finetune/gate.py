@@ -10,8 +10,8 @@ What the learner hands in, as `evidence.Evidence`:
   rescored by both; None only while no such span has enough labels.
 - `taught`: the labels behind the candidate's examples, by `label_id`, with their source as published; `known`: those of
   earlier trainings, some weeks of them, so that a source's hours are comparable; None at the first fine-tune.
-- `certificate`: `engines.parity.parity` of the candidate's engine; `p99_ms`: measured at the serving batch on this
-  processor, beside the budget.
+- `certificate`: `engines.parity.parity` of the candidate's engine; `p99_ms`: CPU time at the serving batch on
+  this processor, beside the budget.
 - `thresholds`: (review, block) of champion and candidate, from their manifests, for a task that decides.
 
 The report goes into the manifest's metrics (`GateReport.as_dict`), of a refused candidate too.

@@ -5,7 +5,6 @@ What it makes is in the store, and nothing points to it. Killed at any moment, a
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -36,7 +35,6 @@ from streams.tasks import make_task
 from streams.tasks.base import Task
 
 RESULT = "result.json"
-NICENESS = 10
 REFUSED = "refuse"
 MADE_LATELY = 8  # releases of the store that are looked through for one that this plan has made
 
@@ -242,5 +240,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
     sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ class RawRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes]] = ()
 
     @classmethod
     def of(cls, message: Message) -> Self:

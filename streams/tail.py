@@ -4,7 +4,6 @@ It joins no group and commits nothing, so it disturbs no one and may be run at a
 import base64
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,21 +16,10 @@ from schemas.wire import Decoder, WritersDecoder
 from streams.clients import consumer, partitions
 from streams.config import Settings
 from streams.contracts import TopicContract, readable, topic_contract
+from streams.raw import RawRecord
 
 POLL_MS = 200
 FIRST_ITEMS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One record as Kafka has it. `timestamp`: the broker's, ms."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
 
 
 def contracts_of(settings: Settings, topics: Sequence[str]) -> list[TopicContract]:
@@ -54,7 +42,7 @@ def tail(
     limit: int | None = None,
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Message]:
+) -> Iterator[RawRecord]:
     """The records of `topics` (names) as they come, from now on or from the beginning.
 
     It ends after `limit` records or `seconds`; without `follow`, where the topics ended when it began.
@@ -78,8 +66,9 @@ def tail(
                 left = None if left is None else left - len(wanted)
 
 
-def _message(record: Any) -> Message:
-    return Message(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value)
+def _message(record: Any) -> RawRecord:
+    place = record.topic, record.partition, record.offset, record.timestamp
+    return RawRecord(*place, record.key, record.value, record.headers)
 
 
 class Reader:
@@ -88,7 +77,7 @@ class Reader:
     def __init__(self, contracts: Sequence[TopicContract], registry: Registry) -> None:
         self._values = {each.name: _value_of(each, registry) for each in contracts}
 
-    def __call__(self, message: Message) -> dict[str, Any]:
+    def __call__(self, message: RawRecord) -> dict[str, Any]:
         """Raises RegistryUnavailable. What cannot be decoded is shown with its bytes, in base64."""
         instant = datetime.fromtimestamp(message.timestamp / 1000, UTC)
         row: dict[str, Any] = {
@@ -100,7 +89,7 @@ class Reader:
         }
         return row | self._value(message)
 
-    def _value(self, message: Message) -> dict[str, Any]:
+    def _value(self, message: RawRecord) -> dict[str, Any]:
         if message.value is None:
             return {"value": None}  # a compacted topic's deletion
         packed = base64.b64encode(message.value).decode()

@@ -41,6 +41,17 @@ def logging_as_it_was() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
+@pytest.fixture(scope="module")
+def torch_as_it_was() -> Iterator[None]:
+    """For tests that train in this process: how they do it is for a process of its own."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
     """A running Kafka. Do not stop it: a test that must takes a LocalBroker of its own."""

@@ -33,11 +33,8 @@ MODES = ("full", "lora", "head")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
+def _one_thread(torch_as_it_was):
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # -- what may change

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from engines.openvino import OpenVinoEngine
 from engines.parity import Report
@@ -39,6 +38,8 @@ from tests.finetune_examples import (
     wishes,
 )
 
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
+
 CATALOG = small_catalog()
 FRAUD = make_task("fraud")
 RECIPE = {"mode": "full", "batch": 64, "rate": 5e-3, "evaluate_every": 5}
@@ -47,14 +48,6 @@ CERTIFICATE = Report(512, "f32", "openvino", 1.0, 0.0, 0.0, 1.0, 0.0, 1.0)
 LATER = START + 6_000 * MINUTE
 Planned = Callable[..., Path]
 Records = list[dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _as_it_was():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
 
 
 def ran(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from engines.model import load_model
 from engines.releases import Release, ReleaseStore
@@ -38,6 +37,8 @@ from tests.finetune_examples import (
 )
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("torch_as_it_was")
+
 CATALOG = small_catalog()
 FRAUD = make_task("fraud")
 RECIPE = {"mode": "full", "batch": 16, "rate": 5e-3, "evaluate_every": 5, "checkpoint_every": 2}
@@ -46,14 +47,6 @@ RECORDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "ctr": lambda: list(slates(300)),
     "recommendations": lambda: wishes(400),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _as_it_was():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from streams.config import Settings
 from streams.contracts import CONTRACTS, KEYS, topic_contract, writable
 from streams.partitioning import partition_for
 from streams.publish import Summary, _spooled, _whole, publish
-from streams.tail import Message, tail
+from streams.raw import RawRecord
+from streams.tail import tail
 
 WriteRows = Callable[..., str]
 
@@ -54,7 +55,7 @@ def registry_twin() -> MemoryRegistry:
     return MemoryRegistry()
 
 
-def published(settings: Settings, topic: str) -> list[Message]:
+def published(settings: Settings, topic: str) -> list[RawRecord]:
     return list(tail(settings, [topic], from_beginning=True, follow=False))
 
 

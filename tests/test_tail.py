@@ -18,7 +18,8 @@ from streams.changelog import Changelog, Frontier
 from streams.clients import producer
 from streams.config import Settings
 from streams.contracts import readable, topic_contract
-from streams.tail import Message, Reader, contracts_of, line, tail, words
+from streams.raw import RawRecord
+from streams.tail import Reader, contracts_of, line, tail, words
 from streams.tasks import TASKS, make_task
 from tests.observer import new_topic
 
@@ -50,8 +51,8 @@ def send(settings: Settings, topic: str, *values: bytes | None) -> None:
         client.flush()
 
 
-def message(value: bytes | None, topic: str = "scores.fraud") -> Message:
-    return Message(topic, 1, 44, 1_769_860_800_250, b"u1", value)
+def message(value: bytes | None, topic: str = "scores.fraud") -> RawRecord:
+    return RawRecord(topic, 1, 44, 1_769_860_800_250, b"u1", value)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from typer.core import TyperGroup
 from schemas.errors import BadRecord, HeadraceError, SchemaError, SettingsError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from schemas.registry import Registry
     from streams.config import Settings
 
@@ -92,18 +94,24 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:
     """For people: wraps to the terminal; piped, it is as wide as it needs."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*columns, title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    print_whole(table)
+
+
+def print_whole(what: "RenderableType") -> None:
+    """On no terminal, as wide as it is: who reads it further must not find it cut."""
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal:
-        console.width = max(80, console.measure(table).maximum)
+        console.width = max(80, console.measure(what).maximum)
     with console.capture() as rendered:
-        console.print(table)
+        console.print(what)
     print(rendered.get(), end="")
 
 

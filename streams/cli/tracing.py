@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from schemas.errors import DataUnavailable, SettingsError
-from streams.cli.frame import FAILED, JSON_OPTION, Ticker, load_settings, open_registry, print_json, print_table
+from streams.cli.frame import (
+    FAILED,
+    JSON_OPTION,
+    Ticker,
+    load_settings,
+    open_registry,
+    print_json,
+    print_table,
+    print_whole,
+)
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -187,7 +196,6 @@ def _backtested(
 
 
 def _print_tree(said: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
@@ -204,12 +212,7 @@ def _print_tree(said: Mapping[str, Any]) -> None:
             _grow(root.add(Text(f"{name}: {_place(value)}")), value)
         else:
             root.add(Text(f"{name}: {value or 'not known'}"))
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(80, console.measure(root).maximum)
-    with console.capture() as rendered:
-        console.print(root)
-    print(rendered.get(), end="")
+    print_whole(root)
 
 
 PLACE = ("topic", "partition", "offset", "timestamp_ms")
