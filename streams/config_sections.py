@@ -65,6 +65,8 @@ class Topics(Section):
     shadow: TopicName = "scores.shadow"
     releases: TopicName = "models.releases"
     learning: TopicName = "models.learning"
+    policies: TopicName = "policies"
+    lists: TopicName = "policies.lists"
     state: TopicName = "state.users"
     label_state: TopicName = "state.labels"
     deadletters: TopicName = "deadletters"

@@ -29,6 +29,8 @@ CONTRACTS = {
     "entity_state": "entity_state",
     "examples": "training_example",
     "releases": "model_release",
+    "policies": "policy",
+    "lists": "list_entry",
     "deadletters": "dead_letter",
     "audit": "audit_entry",
 }

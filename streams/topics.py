@@ -73,6 +73,8 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         (names.shadow, many, False, _kept(90)),
         (names.releases, one, True, _compacted()),
         (names.learning, one, True, _compacted()),
+        (names.policies, one, True, _compacted()),
+        (names.lists, one, True, _compacted()),
         (names.state, many, True, _compacted() | STATE),
         (names.label_state, many, True, _compacted() | STATE),
         (names.deadletters, many, False, _kept(30, 2 * inputs) | DEADLETTERS),

@@ -26,7 +26,9 @@ def new_topic(settings: Settings, name: str, config: dict[str, str] | None = Non
 
 
 def publish(settings: Settings, topic: str, count: int) -> None:
-    client = confluent_kafka.Producer({**settings.librdkafka(), "partitioner": "murmur2_random"})
+    client = confluent_kafka.Producer(
+        {**settings.librdkafka(), "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     for i in range(count):
         client.produce(topic, b"value-%d" % i, b"user-%d" % i)
     client.flush()

@@ -78,7 +78,7 @@ def _furnish(settings: Settings, registry: ConfluentRegistry) -> None:
         ),
     ]
     encoders: dict[str, Encoder] = {}
-    producer = confluent_kafka.Producer(settings.librdkafka())
+    producer = confluent_kafka.Producer(settings.librdkafka() | {"enable.idempotence": True})
     for topic, contract, key, record in records:
         encode = encoders.setdefault(topic, Encoder(registry, topic, contract))
         producer.produce(topic, encode(record), key)
@@ -90,7 +90,9 @@ def publish(settings: Settings, events: list[tuple[str, dict[str, Any]]]) -> Non
     contracts = {"clicks": "click", "orders": "order", "impressions": "ad_impression"}
     with closing(ConfluentRegistry(settings.registry())) as registry:
         encoders = {name: Encoder(registry, getattr(settings.topics, name), c) for name, c in contracts.items()}
-    producer = confluent_kafka.Producer(settings.librdkafka() | {"partitioner": "murmur2_random", "acks": "all"})
+    producer = confluent_kafka.Producer(
+        settings.librdkafka() | {"partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     for name, record in events:
         producer.produce(getattr(settings.topics, name), encoders[name](record), record["user_id"].encode())
         producer.poll(0)
@@ -99,7 +101,9 @@ def publish(settings: Settings, events: list[tuple[str, dict[str, Any]]]) -> Non
 
 def send(settings: Settings, topic: str, key: bytes, value: bytes) -> None:
     """Any bytes to any topic."""
-    producer = confluent_kafka.Producer(settings.librdkafka() | {"partitioner": "murmur2_random", "acks": "all"})
+    producer = confluent_kafka.Producer(
+        settings.librdkafka() | {"partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     producer.produce(topic, value, key)
     assert producer.flush(30) == 0
 

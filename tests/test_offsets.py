@@ -14,7 +14,7 @@ from streams.ports import free_port
 
 
 def publish(settings: Settings, topic: str, values: Iterator[bytes], **conf: object) -> Producer:
-    producer = Producer({**settings.librdkafka(), **conf})
+    producer = Producer({**settings.librdkafka(), "enable.idempotence": True, **conf})  # retries keep the order
     if conf:
         producer.init_transactions(10)
         producer.begin_transaction()
@@ -80,7 +80,9 @@ def test_a_range_holds_its_start_and_not_its_end(settings: Settings) -> None:
 
 def test_a_range_may_be_longer_than_a_batch(settings: Settings) -> None:
     publish(settings, settings.topics.clicks, numbers(0, 25_000))
-    assert read(settings, settings.topics.clicks, 0, 25_000) == list(range(25_000))
+    found = read(settings, settings.topics.clicks, 0, 25_000)
+    astray = [(offset, number) for offset, number in enumerate(found) if offset != number]
+    assert (len(found), astray[:5]) == (25_000, [])
 
 
 @pytest.mark.parametrize("start", [0, 5])
