@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.heads import FraudHead, RecommendationHead
 from engines.model import HeadraceModel
-from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
+from finetune.calibrate import REVIEW_BUDGET, ordinary, platt, thresholds
 from finetune.history import Examples, Recording
 from finetune.labels import click_labels, fraud_labels, next_items, shown_ads
 from finetune.losses import MASKED, fraud_loss, next_item_loss, slate_loss
@@ -200,7 +200,9 @@ class Fraud(Recorded):
         metrics = {"log_loss": log_loss(label, chance)}
         if label.any():
             metrics |= {"pr_auc": pr_auc(label, chance), "normalised_entropy": normalised_entropy(label, chance)}
-        settings = {"mean": float(self.label.mean())} | thresholds(label, chance, self.review_budget)
+        settings: dict[str, Any] = {"mean": float(self.label.mean())}
+        settings |= thresholds(label, chance, self.review_budget)
+        settings["baseline"] = ordinary(self.examples.rows["fields"][: self.learning], self.label[: self.learning])
         return Finish(calibration, settings, metrics)
 
 

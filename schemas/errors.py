@@ -3,6 +3,7 @@ Foreign errors are mapped to these once, at the edge; nothing above the edge cat
 
     HeadraceError
     ├── SettingsError            a setting, file or argument that cannot be used
+    │   └── PolicyError          a decision policy that cannot be used
     ├── DataUnavailable          a data set, file or artefact that could not be had
     ├── SchemaError              a contract that cannot be loaded, or breaks compatibility
     ├── BadRecord                bad input: goes to the dead-letter topic with its bytes
@@ -41,6 +42,10 @@ class HeadraceError(Exception):
 
 class SettingsError(HeadraceError):
     """A setting, file or argument that cannot be used."""
+
+
+class PolicyError(SettingsError):
+    """A decision policy that cannot be used: its document, or a rule of it."""
 
 
 class DataUnavailable(HeadraceError):

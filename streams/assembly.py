@@ -18,6 +18,7 @@ from streams.deadletters import carried_bytes
 from streams.entities import EntityView
 from streams.live import CatalogueFeed, LiveReleases
 from streams.metrics import Metrics
+from streams.policies import PolicyFeed
 from streams.restore import until_it_works
 from streams.scoring import Scorer
 from streams.shadow import Shadows
@@ -63,10 +64,15 @@ class Assembly:
         entities = EntityView(Decoder(registry, "entity_state"))
         view = Compacted(settings, settings.topics.entity_state, entities.apply)
         self._closers.append(view.stop)
-        for what, reader in (("the catalogue", self.feed), ("shared entities", view)):
+        policies = PolicyFeed(settings, registry)
+        self._closers.append(policies.stop)
+        parts = (("the catalogue", self.feed), ("shared entities", view), ("policies and lists", policies))
+        for what, reader in parts:
             await until_it_works(what, reader.wait_current, READ_TIMEOUT_S)
         self.feed.drain()
-        self.shadows = Shadows(tasks, self.catalog, codecs.shadow, names.shadow, self.engines, metrics)
+        self.shadows = Shadows(
+            tasks, self.catalog, codecs.shadow, names.shadow, self.engines, metrics, policies.standing
+        )
         self.live = LiveReleases(
             settings, registry, settings.tasks, self.catalog,
             engines=self.engines, builds=self.builds, shadows=self.shadows, metrics=metrics,
@@ -85,7 +91,7 @@ class Assembly:
             self.catalog, entities,
             partitions=settings.partitions, max_message_bytes=settings.max_message_bytes,
             deadlines_ms={task.name: settings.deadline_ms(task.name) for task in tasks},
-            carried_bytes=carried_bytes(settings),
+            carried_bytes=carried_bytes(settings), policies=policies.standing,
         )  # fmt: skip
         return self.scorer
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from schemas.errors import SettingsError
 from streams.config_sections import (
+    Access,
     Batch,
     EngineSettings,
     LearningSettings,
@@ -117,6 +118,7 @@ class Settings(BaseSettings):
     learning: LearningSettings = LearningSettings()
     web: Web = Web()
     learner_web: Web = Web(port=6067)
+    access: Access = Access()
     log: Log = Log()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)

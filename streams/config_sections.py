@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -164,6 +165,17 @@ class Web(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=6066, ge=0, le=65_535, description="0: any free one")
+
+
+class Access(Section):
+    """Who may do what in the console: where accounts and keys are, and when sessions end."""
+
+    folder: Path | None = Field(default=None, description="accounts and keys; else `access` in data_dir")
+    idle_minutes: float = Field(default=60, gt=0, le=7 * 1_440, description="a session that is not used ends")
+    session_hours: float = Field(default=12, gt=0, le=30 * 24, description="every session ends")
+    behind_proxy: bool = Field(
+        default=False, description="address and scheme are what the proxy says in X-Forwarded-*; only with one before it"
+    )
 
 
 class Log(Section):

@@ -13,6 +13,7 @@ from faust.types import TP
 
 from engines.turns import Turns
 from schemas.errors import RegistryUnavailable
+from streams.alerts import raised
 from streams.intake import Intake, MicroBatch
 from streams.live import CatalogueFeed, LiveReleases
 from streams.metrics import Metrics
@@ -20,7 +21,7 @@ from streams.notices import Notices
 from streams.scoring import Scorer
 from streams.sender import Sender
 from streams.shadow import Shadows
-from streams.work import Work
+from streams.work import Outgoing, Work
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Loop:
     async def say(self, work: Work) -> None:
         """Scores what recovery prepared; returns when all of it is acknowledged."""
         await self.infer(work)
-        await self._sender.send(*self._scorer.outputs.waves(work))
+        await self._send(work, *self._scorer.outputs.waves(work))
         self._shadows.after(work)
 
     def _prepared(self, batch: MicroBatch) -> Work | None:
@@ -133,12 +134,32 @@ class Loop:
             first, second = self._scorer.outputs.waves(work)
             encoded = time.perf_counter()
             self._metrics.encode.observe(encoded - started)
-            await self._sender.send(first, second, lambda: self._scored(work, encoded))
+            await self._send(work, first, second, lambda: self._scored(work, encoded))
             batch.done()
             self._metrics.ack.observe(time.perf_counter() - encoded)
             self._shadows.after(work)
+            self._scorer.compare(work)
         finally:
             self._free.release()
+
+    async def _send(
+        self, work: Work, first: list[Outgoing], second: list[Outgoing], scored: Callable[[], None] = lambda: None
+    ) -> None:
+        """Alerts are explained while the scores are on their way: no score waits for that."""
+        if not any(map(raised, work.jobs)):
+            await self._sender.send(first, second, scored)
+            return
+        alerts = asyncio.ensure_future(self._alerts(work))
+        try:
+            await self._sender.send(first, second, scored, alerts)
+        finally:
+            alerts.cancel()
+
+    async def _alerts(self, work: Work) -> list[Outgoing]:
+        started = time.perf_counter()
+        await self._engines.run(self._scorer.explain, work, here=False)
+        self._metrics.explain.observe(time.perf_counter() - started)
+        return self._scorer.outputs.alerts(work)
 
     def _scored(self, work: Work, sent_at: float) -> None:
         """The scores are acknowledged: how long that took, and how old the events are now."""

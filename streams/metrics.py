@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 # `absorb` includes making feature rows. Fetching goes on beside the loop and is of no micro-batch.
-STAGES = ("decode", "absorb", "infer", "encode", "produce", "ack")
+STAGES = ("decode", "absorb", "infer", "encode", "produce", "ack", "explain")
 # Seconds. A stage of one event takes tens of microseconds, a stalled broker seconds.
 STAGE_BUCKETS = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0)
 LATENCY_BUCKETS = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 30.0)
@@ -109,6 +109,7 @@ class Metrics:
         self._measures()
         self._counters()
         self._gauges()
+        self._policies()
         self._swaps()
 
     def _measures(self) -> None:
@@ -119,7 +120,7 @@ class Metrics:
             buckets=STAGE_BUCKETS,
             registry=self.registry,
         )
-        self.decode, self.absorb, self.infer, self.encode, self.produce, self.ack = (
+        self.decode, self.absorb, self.infer, self.encode, self.produce, self.ack, self.explain = (
             stages.labels(stage) for stage in STAGES
         )
         self.batch_events = self._histogram("batch_events", "Events in a micro-batch.", SIZE_BUCKETS)
@@ -148,6 +149,19 @@ class Metrics:
         self._release = self._gauge("release_info", "1 for what scores now.", "task", "release", "engine")
         self.ready = self._gauge("ready", "1: assigned, recovered, engines warm.")
         self.users = self._gauge("users_in_memory", "Users whose state is in the arrays.")
+
+    def _policies(self) -> None:
+        self.policy_shadow = self._counter(
+            "policy_shadow", "Orders by what was decided, and what the shadow policy would.", "decided", "would"
+        )
+        self.policy_failures = self._counter("policy_rule_failures", "Orders that a rule could not judge.", "rule")
+        self._policy = self._gauge("policy_info", "1 for the policies that stand now.", "standing", "version")
+
+    def set_policies(self, standing: Mapping[str, str]) -> None:
+        """`standing`: live and shadow -> version. Replaces all."""
+        self._policy.clear()
+        for name, version in standing.items():
+            self._policy.labels(name, version).set(1)
 
     def _swaps(self) -> None:
         self.swaps = self._counter("swaps", "Releases taken over, or not.", "task", "result")

@@ -22,6 +22,7 @@ SCORED = frozenset(
 
 # What most records hold; these remember their bytes.
 _FORMAT, _PROPENSITY, _NONE, _FALSE, _EMPTY = Fixed(FEATURES_FORMAT), Fixed(1.0), Fixed(None), Fixed(False), Fixed([])
+_NO_POLICY = Fixed("")
 
 
 class Tables(NamedTuple):
@@ -64,6 +65,7 @@ def tables(work: Work, job: Job) -> Tables | None:
         "shown": _shown(job),
         "prediction": prediction,
         "decision": _decisions(results),
+        "policy_version": own.get("policy_version", _NO_POLICY),
         "propensity": _propensities(results),
         **_places(job),
     }

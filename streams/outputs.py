@@ -4,19 +4,19 @@ nothing else can exist without it.
 """
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
 from schemas.errors import BadRecord
+from streams.alerts import alert_record, raised
 from streams.batch import ORDERS, TOPICS
 from streams.codecs import Codecs, Names
 from streams.deadletters import MOVED, dead_letter, notice
 from streams.entities import touch_key, touch_partition, touches
-from streams.events import ENTITY_FIELDS, Record, order_entities
+from streams.events import Record
 from streams.features import pack
 from streams.notices import Notices
 from streams.output_columns import FEATURES_FORMAT, MOST_US, Tables, tables
@@ -27,7 +27,6 @@ from streams.work import Job, Outgoing, Work, outgoing
 
 log = logging.getLogger(__name__)
 
-ALERTING = ("review", "block")
 FEW = 6  # events of a task below which columns cost more than they save
 
 
@@ -43,6 +42,8 @@ class Counts:
     fallback: dict[str, int] = field(default_factory=dict)
     scored: dict[str, int] = field(default_factory=dict)
     alerts: dict[str, int] = field(default_factory=dict)
+    policies: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Decided, and what the shadow policy would have."""
 
 
 class Outputs:
@@ -53,7 +54,7 @@ class Outputs:
         self.counts, self.notices = Counts(), Notices(log)
 
     def waves(self, work: Work) -> tuple[list[Outgoing], list[Outgoing]]:
-        """(scores, dead letters and moves), (served, alerts and touches). Scores lie where their events lie."""
+        """(scores, dead letters and moves), (served and touches). Scores lie where their events lie."""
         first, second = list(work.first), self._touches(work)
         for job in work.jobs:
             if len(job.events) >= FEW and (made := tables(work, job)) is not None:
@@ -63,6 +64,20 @@ class Outputs:
             self._count(job)
         return first, second
 
+    def alerts(self, work: Work) -> list[Outgoing]:
+        """What the second wave has besides, with what has been found out of why."""
+        out = []
+        for job in work.jobs:
+            for number in raised(job):
+                result = job.results[number]
+                assert result is not None
+                score = job.said[number] or score_record(work, job, number, result)
+                raw = work.raw[job.index[number]]
+                alert = alert_record(job, number, score, (raw.partition, raw.offset))
+                _add(self.counts.alerts, str(result.decision), 1)
+                out.append(Outgoing(self.names.alerts, alert["order_id"].encode(), self.codecs.alert(alert)))
+        return out
+
     def _say_all(self, work: Work, job: Job, made: Tables, first: list[Outgoing], second: list[Outgoing]) -> None:
         """One task's records, by the column."""
         name, count, raw = job.task.name, len(job.events), work.raw
@@ -71,11 +86,6 @@ class Outputs:
         first += outgoing(self.names.scores[name], made.user.utf8, scores, places)
         served = self.codecs.served[name].many(made.served, count)
         second += outgoing(self.names.served[name], made.target.utf8, served)
-        if job.task.raises_alerts:
-            for number, result in enumerate(job.results):
-                if result is not None and result.decision in ALERTING:
-                    score = score_record(work, job, number, result)
-                    second.append(self._alert(job.events[number], score, result, job.entities[number]))
 
     def _say_each(self, work: Work, job: Job, first: list[Outgoing], second: list[Outgoing]) -> None:
         """One task's records, one by one: a few, or where some of the scores were said before."""
@@ -92,8 +102,6 @@ class Outputs:
             target = target_of(event)
             served = served_record(job, number, target, score, result, features)
             second.append(Outgoing(served_topic, target.encode(), encode_served(served)))
-            if job.task.raises_alerts and result.decision in ALERTING:
-                second.append(self._alert(event, score, result, job.entities[number]))
 
     def dead(self, record: RawRecord, error: BadRecord, now_ms: int) -> Outgoing:
         """A dead letter with the record's bytes."""
@@ -116,26 +124,6 @@ class Outputs:
         key = event["user_id"].encode()
         headers = [*record.headers, (MOVED, str(record.partition).encode())]
         return Outgoing(record.topic, key, record.value, partition_for(key, self.partitions), headers)
-
-    def _alert(self, event: Record, score: Record, result: Result, entities: NDArray[np.int32]) -> Outgoing:
-        order_id = str(event["order_id"])
-        alert = {
-            "alert_id": xxhash.xxh3_128_hexdigest(order_id.encode()),
-            "order_id": order_id,
-            "event_id": score["event_id"],
-            "user_id": score["user_id"],
-            "event_time": score["event_time"],
-            "raised_at": score["scored_at"],
-            "policy_version": f"thresholds of {score['release']}",
-            "release": score["release"],
-            "probability": result.prediction[0],
-            "decision": result.decision,
-            "reasons": result.fields["reasons"],
-            "rules": [],
-            "links": _links(event, entities),
-        }
-        _add(self.counts.alerts, str(result.decision), 1)
-        return Outgoing(self.names.alerts, order_id.encode(), self.codecs.alert(alert))
 
     def _touches(self, work: Work) -> list[Outgoing]:
         """First uses of cards, devices, addresses, emails and ips, for the owners of those."""
@@ -193,17 +181,12 @@ def served_record(job: Job, number: int, target: str, score: Record, result: Res
         "shown": job.task.shown(job.events[number]),
         "prediction": result.prediction,
         "decision": result.decision,
+        "policy_version": result.fields.get("policy_version", ""),
         "propensity": result.propensity,
         "late": score["late"],
         "fallback": score["fallback"],
         "cut": score["cut"],
     }
-
-
-def _links(event: Record, entities: NDArray[np.int32]) -> list[str]:
-    """type:token of what the order shares with other users, or with fraud."""
-    named = zip(ENTITY_FIELDS, order_entities(event), entities.tolist(), strict=True)
-    return [f"{kind}:{token}" for kind, token, (users, frauds) in named if token and (users > 1 or frauds)]
 
 
 def _add(counts: dict[str, int], name: str, count: int) -> None:

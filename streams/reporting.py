@@ -16,6 +16,7 @@ from streams.intake import Intake
 from streams.loop import Loop
 from streams.metrics import Metrics
 from streams.outputs import Counts
+from streams.policy.standing import Standing
 
 
 class Reporter:
@@ -83,6 +84,9 @@ class Reporter:
                 counter.labels(label).inc(count)
         for task, count in counts.fallback.items():
             metrics.fallbacks.labels(task, "deadline").inc(count)
+        for (decided, would), count in counts.policies.items():
+            metrics.policy_shadow.labels(decided, would).inc(count)
+        self._report_policies(scorer.policies)
         metrics.duplicates.inc(counts.duplicates)
         metrics.out_of_order.inc(counts.out_of_order)
         metrics.set_parked(self._intake.parked)
@@ -101,3 +105,10 @@ class Reporter:
                     if end is not None
                 }
             )
+
+    def _report_policies(self, standing: Standing) -> None:
+        policies = {"live": standing.live, "shadow": standing.shadow}
+        self._metrics.set_policies({name: policy.version for name, policy in policies.items() if policy is not None})
+        if (live := standing.live) is not None:
+            for rule, count in live.take_failures().items():
+                self._metrics.policy_failures.labels(rule).inc(count)

@@ -11,18 +11,20 @@ from itertools import compress
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.base import Gather
 from engines.slot import Loaded, Slot
 from schemas.errors import BadRecord, EngineError
+from streams.alerts import explain, raised
 from streams.batch import EventBatch
 from streams.catalog import Catalogue
 from streams.codecs import Codecs, Names
 from streams.deadletters import CARRIED_BYTES
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES, Record, check, event_batch
-from streams.features import SEQUENCE, Rows, fill_sequence, known_rows, look_up_mean, with_sequences
+from streams.features import SEQUENCE, Rows, fill_sequence, with_sequences
+from streams.lookups import Lookups
 from streams.outputs import Outputs
 from streams.partitioning import Partitions
+from streams.policy.standing import Standing
 from streams.raw import RawRecord
 from streams.state import History, UserState
 from streams.tasks.base import Context, Result, Serving, Task
@@ -32,19 +34,6 @@ log = logging.getLogger(__name__)
 
 Part = tuple[int, Sequence[RawRecord], Sequence[Record | BadRecord]]
 """Topic index, and records of one topic-partition with what they were decoded to."""
-
-
-class Lookups:
-    """A release's vector table as a task's `inputs` use it in serving: the engine makes the look-ups, in its memory."""
-
-    def __init__(self, table: NDArray[np.float32]) -> None:
-        self._table = table
-
-    def look_up(self, rows: NDArray[np.int32]) -> Gather:
-        return Gather(self._table, known_rows(self._table, rows))
-
-    def look_up_mean(self, rows: NDArray[np.int32]) -> NDArray[np.float32]:
-        return look_up_mean(self._table, rows)
 
 
 class Scorer:
@@ -67,7 +56,9 @@ class Scorer:
         max_message_bytes: int,
         deadlines_ms: Mapping[str, int],
         carried_bytes: int = CARRIED_BYTES,
+        policies: Standing | None = None,
     ) -> None:
+        self.policies = policies or Standing()
         self.tasks, self.slots, self.codecs, self.names = tasks, slots, codecs, names
         self.state, self.catalog, self.entities = state, catalog, entities
         self.max_message_bytes = max_message_bytes
@@ -230,7 +221,8 @@ class Scorer:
             while True:
                 live = slot.live
                 job.release, job.engine = f"{job.task.name}/{live.release}", live.engine_name
-                serving = Serving(self.catalog, live.calibration, live.settings)
+                policy = self.policies.live if job.task.raises_alerts else None
+                serving = Serving(self.catalog, live.calibration, live.settings, policy)
                 try:
                     self._model(job, live, serving, index)
                     break
@@ -240,6 +232,25 @@ class Scorer:
                     self._roll_back(job, slot, index, str(error))
             self._fallback(job, serving, [number for number in todo if fallback[number]])
             job.infer_us = round((time.perf_counter() - started) * 1e6)
+
+    def explain(self, work: Work) -> None:
+        """Why each alert of the micro-batch is raised, by the engine that raised it; where it cannot say, none."""
+        for job in work.jobs:
+            if numbers := raised(job):
+                try:
+                    job.explained = explain(job, self.slots[job.task.name].live, numbers)
+                except EngineError as error:
+                    self.outputs.notices.say(f"alerts of {job.release} are not explained", str(error))
+
+    def compare(self, work: Work) -> None:
+        """Counts what the shadow policy decides, beside what was decided."""
+        shadow = self.policies.shadow
+        for job in work.jobs if shadow is not None else ():
+            if job.task.raises_alerts:
+                for event, row, result in zip(job.events, job.rows["fields"], job.results, strict=True):
+                    if shadow is not None and result is not None and result.decision is not None:
+                        would = shadow.decide(event, result.prediction[0], row).decision
+                        self.outputs.counts.policies[result.decision, would] += 1
 
     def _roll_back(self, job: Job, slot: Slot, events: Sequence[int], reason: str) -> None:
         """In a turn of the engines', as every flip."""

@@ -3,7 +3,7 @@ The second wave leaves when the first is acknowledged: a score is the proof of w
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from streams.config import Settings
 from streams.lease import Lease
@@ -31,9 +31,16 @@ class Sender:
         self.ends: dict[str, dict[int, int]] = {task: {} for task in score_topics}
 
     async def send(
-        self, first: Sequence[Outgoing], second: Sequence[Outgoing], scored: Callable[[], None] = lambda: None
+        self,
+        first: Sequence[Outgoing],
+        second: Sequence[Outgoing],
+        scored: Callable[[], None] = lambda: None,
+        alerts: Awaitable[Sequence[Outgoing]] | None = None,
     ) -> None:
-        """Returns when all is acknowledged; `scored` is called between the waves. Raises ProduceFailed, Fenced."""
+        """Returns when all is acknowledged; `scored` is called between the waves, `alerts` are part of the second.
+
+        Raises ProduceFailed, Fenced.
+        """
         for (topic, partition), offset in (await self.fast.send_all(first)).items():
             if (task := self._task_of.get(topic)) is not None:
                 ends = self.ends[task]
@@ -41,6 +48,8 @@ class Sender:
         scored()
         now = [record for record in second if record.topic in self._urgent]
         later = [record for record in second if record.topic not in self._urgent] if now else second
+        if alerts is not None:
+            now += await alerts
         await asyncio.gather(self.fast.send_all(now), self.patient.send_all(later))
 
     async def close(self) -> None:

@@ -18,9 +18,11 @@ from engines.turns import Turns
 from streams.catalog import Catalogue
 from streams.events import Record
 from streams.features import Rows
+from streams.lookups import Lookups
 from streams.metrics import Metrics
+from streams.policy.standing import Standing
 from streams.producer import Acknowledged, Producer
-from streams.scoring import Lookups, answered
+from streams.scoring import answered
 from streams.tasks.base import Result, Serving, Task
 from streams.work import Failure, Job, Outgoing, Work
 
@@ -85,11 +87,12 @@ class Shadows:
         topic: str,
         engines: Turns,
         metrics: Metrics,
+        policies: Standing,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._catalog, self._encode, self._topic = catalog, encode, topic
-        self._engines, self._metrics, self._now_ms = engines, metrics, now_ms
+        self._engines, self._metrics, self._policies, self._now_ms = engines, metrics, policies, now_ms
         self.pairs: Mapping[str, Pairing] = {}  # replaced, never changed: it is read from other threads
         self._failures: list[Outgoing] = []
         self._woken = asyncio.Event()
@@ -186,7 +189,8 @@ class Shadows:
         shadow, started = pair.shadow, time.perf_counter()
         try:
             rows = np.concatenate([each.row for each in asked])
-            serving = Serving(self._catalog, shadow.calibration, shadow.settings)
+            policy = self._policies.live if pair.task.raises_alerts else None
+            serving = Serving(self._catalog, shadow.calibration, shadow.settings, policy)
             found: list[Result] = []
             for start in range(0, len(asked), shadow.max_batch):
                 part = slice(start, start + shadow.max_batch)

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.asking.header import Answer
 from streams.batch import EventBatch
 from streams.events import Record
 from streams.features import Rows
 from streams.raw import RawRecord
 from streams.state import Absorbed
+from streams.tasks.attribution import Attribution
 from streams.tasks.base import Result, Task
 
 REPLAYED = "headrace-replayed"  # header of an event that is not late however old its timestamp is
@@ -49,6 +51,16 @@ class Failure(NamedTuple):
     events: Sequence[int]
 
 
+class Told(NamedTuple):
+    """An event whose score a request was told before the event came: its number in the micro-batch, the score's
+    record, and the answer.
+    """
+
+    number: int
+    score: Record
+    answer: Answer
+
+
 @dataclass(slots=True)
 class Job:
     """One task's part of a micro-batch: B events that its model scores, or its fallback answers."""
@@ -67,6 +79,8 @@ class Job:
     infer_us: int = 0
     buckets: list[tuple[int, int]] = field(default_factory=list)  # (bucket, row) of each event
     failures: tuple[Failure, ...] = ()
+    told: list[Record] = field(default_factory=list)  # scores that requests were told: to be sent as they are
+    explained: dict[int, Attribution] = field(default_factory=dict)  # by the number of an event that raises an alert
 
 
 @dataclass(slots=True)

@@ -77,7 +77,14 @@ class SwapShop:
         self.feed = Feed(self.registry)
         scorer, codecs = self.scorer, self.scorer.codecs
         self.shadows = Shadows(
-            scorer.tasks, scorer.catalog, codecs.shadow, scorer.names.shadow, self.engines, self.metrics, lambda: 77
+            scorer.tasks,
+            scorer.catalog,
+            codecs.shadow,
+            scorer.names.shadow,
+            self.engines,
+            self.metrics,
+            scorer.policies,
+            lambda: 77,
         )
         self.swaps = Swaps(
             SwapSettings(**over), scorer.catalog, self._load, self._table,

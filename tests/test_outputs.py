@@ -199,11 +199,17 @@ def test_an_order_that_is_held_for_review_raises_an_alert(shop: Shop, work: Work
     result = job.results[0]
     assert result is not None
     job.results[0] = result._replace(decision="review")
-    _, second = said(scorer, work, ALL)
-    [alert] = second[scorer.names.alerts]
+    [alert] = scorer.outputs.alerts(work)
     record = Decoder(registry, "fraud_alert")(alert.value)
     assert (record["order_id"], record["event_id"]) == (job.events[0]["order_id"], job.events[0]["event_id"])
     assert alert.key == job.events[0]["order_id"].encode()
+    assert (alert.topic, record["amount"], record["currency"]) == (
+        scorer.names.alerts, job.events[0]["amount"], job.events[0]["currency"],
+    )  # fmt: skip
+    raw = work.raw[job.index[0]]
+    assert (record["order_partition"], record["order_offset"]) == (raw.partition, raw.offset)
+    assert record["features"] == job.rows[:1].tobytes()
+    assert record["sentences"]["en"].startswith("Held for review: fraud probability")
 
 
 @pytest.mark.parametrize("few", [ALL, NONE])

@@ -9,7 +9,7 @@ from streams.batch import CLICKS, IMPRESSIONS, ORDERS
 from streams.catalog import Catalogue
 from streams.events import EVENT_TYPES, event_batch
 from streams.features import SEQUENCE, SEQUENCE_FIELDS, fill_sequence, unpack, with_sequences
-from streams.scoring import Lookups
+from streams.lookups import Lookups
 from streams.state import UserState
 from streams.tasks import make_task
 from streams.tasks.base import Context, Serving, Task

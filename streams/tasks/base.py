@@ -5,7 +5,7 @@ A task is pure: arrays and records in, arrays and records out; it knows no Kafka
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,13 +121,37 @@ class Task(ABC):
         """The result that a score record holds: what was said before a crash is said again, not computed anew."""
 
 
+class Verdict(NamedTuple):
+    """What a policy says of one order. decided_by: the rule that did; empty: the score. because: of each rule that
+    fired, in words. expected_loss: of approving it.
+    """
+
+    decision: str
+    decided_by: str
+    rules: tuple[str, ...]
+    because: tuple[str, ...]
+    version: str
+    expected_loss: float | None
+
+
+class Decides(Protocol):
+    """A decision policy: see streams.policy."""
+
+    version: str
+
+    def decide(self, event: Record, probability: float, fields: NDArray[np.float32]) -> Verdict: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a task needs of the live release beside its engine: calibration, settings, the catalogue of ids."""
+    """What a task needs of the live release beside its engine: calibration, settings, the catalogue of ids; and the
+    policy that decides, where there is one.
+    """
 
     catalog: Catalogue
     calibration: Mapping[str, float]
     settings: Mapping[str, Any]
+    policy: Decides | None = None
 
 
 def calibrated(logit: NDArray[np.float32], calibration: Mapping[str, float]) -> NDArray[np.float64]:

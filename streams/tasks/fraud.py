@@ -5,7 +5,7 @@ and ip are known for; every one of them is a fact from before the order.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import xxhash
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streams.batch import KINDS, ORDERS
 from streams.events import ENTITY_FIELDS, Record, money, order_entities
 from streams.features import MINOR_UNITS, SEQUENCE_FIELDS, Inputs, Rows, Table, look_up_mean, sequence_inputs
-from streams.tasks.base import Context, LabelRule, Result, Serving, Task, calibrated
+from streams.tasks.base import Context, LabelRule, Result, Serving, Task, Verdict, calibrated
 from streams.tasks.exploration import Exploration
 
 BASKET_LINES = 16
@@ -84,19 +84,45 @@ class Fraud(Task):
         self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: Serving
     ) -> list[Result]:
         chances = calibrated(outputs["logit"], serving.calibration).tolist()
-        review, block = serving.settings.get("review", 0.5), serving.settings.get("block", 0.9)
+        policy = serving.policy or Thresholds.of(serving.settings)
         return [
-            _decided(event, chance, _decide(chance, review, block), reasons(row) if chance >= review else [])
+            _decided(event, chance, policy.decide(event, chance, row), row)
             for event, chance, row in zip(events, chances, rows["fields"], strict=True)
         ]
 
     def fallback(self, events: Sequence[Record], serving: Serving) -> list[Result]:
         """Review, at the base rate: an order is never approved or blocked unseen."""
         base_rate = float(serving.settings.get("mean", 0.0))
-        return [_result(event, base_rate, "review", ["not scored in time"]) for event in events]
+        return [_result(event, base_rate, verdict("review"), ["not scored in time"]) for event in events]
 
     def said(self, score: Record) -> Result:
-        return _result(score, score["probability"], score["decision"], list(score["reasons"]))
+        told = Verdict(
+            score["decision"], score["decided_by"], tuple(score["rules"]), (), score["policy_version"],
+            score["expected_loss"],
+        )  # fmt: skip
+        return _result(score, score["probability"], told, list(score["reasons"]))
+
+
+class Thresholds(NamedTuple):
+    """A release's own, which decide where there is no policy."""
+
+    review: float
+    block: float
+    version: str = ""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        return cls(settings.get("review", 0.5), settings.get("block", 0.9))
+
+    def decide(self, event: Record, probability: float, fields: NDArray[np.float32]) -> Verdict:
+        if probability >= self.block:
+            return verdict("block")
+        return verdict("review" if probability >= self.review else "approve")
+
+
+def verdict(decision: str) -> Verdict:
+    """That of no policy."""
+    return Verdict(decision, "", (), (), "", None)
 
 
 def reasons(fields: NDArray[np.float32]) -> list[str]:
@@ -120,26 +146,28 @@ def reasons(fields: NDArray[np.float32]) -> list[str]:
     return said
 
 
-def _decided(event: Record, probability: float, decision: str, why: list[str]) -> Result:
-    """Of what would be blocked, a small share is reviewed instead."""
-    if decision == "block" and EXPLORED.lets_through(event["event_id"], probability):
-        return _result(event, probability, "review", [LET_THROUGH, *why])
-    return _result(event, probability, decision, why)
+def _decided(event: Record, probability: float, told: Verdict, fields: NDArray[np.float32]) -> Result:
+    """Of what would be blocked by its score, a small share is reviewed instead: what a rule blocks is blocked."""
+    if told.decision == "approve":
+        return _result(event, probability, told, list(told.because))
+    why = [*told.because, *reasons(fields)]
+    if told.decision == "block" and not told.decided_by and EXPLORED.lets_through(event["event_id"], probability):
+        return _result(event, probability, told._replace(decision="review"), [LET_THROUGH, *why])
+    return _result(event, probability, told, why)
 
 
-def _result(event: Record, probability: float, decision: str, why: list[str]) -> Result:
-    fields = {"order_id": event["order_id"], "probability": probability, "decision": decision, "reasons": why}
-    if decision == "block":
-        return Result(fields, [], [probability], decision, EXPLORED.propensity(probability, let_through=False))
-    if LET_THROUGH in why:
-        return Result(fields, [], [probability], decision, EXPLORED.propensity(probability, let_through=True))
-    return Result(fields, [], [probability], decision)
-
-
-def _decide(probability: float, review: float, block: float) -> str:
-    if probability >= block:
-        return "block"
-    return "review" if probability >= review else "approve"
+def _result(event: Record, probability: float, told: Verdict, why: list[str]) -> Result:
+    fields = {
+        "order_id": event["order_id"], "probability": probability, "decision": told.decision, "reasons": why,
+        "policy_version": told.version, "decided_by": told.decided_by, "rules": list(told.rules),
+        "expected_loss": told.expected_loss,
+    }  # fmt: skip
+    propensity = 1.0
+    if told.decision == "block" and not told.decided_by:
+        propensity = EXPLORED.propensity(probability, let_through=False)
+    elif LET_THROUGH in why:
+        propensity = EXPLORED.propensity(probability, let_through=True)
+    return Result(fields, [], [probability], told.decision, propensity)
 
 
 def _columns(first: str, last: str) -> slice:

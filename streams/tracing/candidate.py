@@ -13,8 +13,9 @@ from streams.config import Settings
 from streams.events import Record
 from streams.features import unpack
 from streams.live import prior_of
+from streams.lookups import Lookups
 from streams.output_columns import FEATURES_FORMAT
-from streams.scoring import Lookups, answered
+from streams.scoring import answered
 from streams.tasks import make_task
 from streams.tasks.base import Result, Serving
 from streams.tracing.reproduce import event_of

@@ -23,8 +23,8 @@ from streams.config import Settings
 from streams.events import Record
 from streams.features import Rows, unpack
 from streams.live import prior_of
+from streams.lookups import Lookups
 from streams.output_columns import FEATURES_FORMAT
-from streams.scoring import Lookups
 from streams.tasks import make_task
 from streams.tasks.base import Result, Serving, Task
 from streams.tracing.catalogue import DatedCatalogue
