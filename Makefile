@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: help env demo test test-crash check format lock clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps soak-swaps quality-smoke
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-ask soak-swaps quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,15 @@ bench-throughput: $(READY) ## CPU per event beside a bare loop, quixstreams and 
 
 bench-latency: $(READY) ## Time from event to score at 1,000 events/s
 	@$(PYTHON) -m bench.latency $(ARGS)
+
+bench-reasons: $(READY) ## Are an alert's reasons faithful, and the simulator's own?
+	@$(PYTHON) -m bench.reasons $(ARGS)
+
+bench-alerts: $(READY) ## Time from order to explained alert at 200 orders/s
+	@$(PYTHON) -m bench.alerts $(ARGS)
+
+bench-ask: $(READY) ## Time from request to answer at 100 requests/s beside 500 events/s
+	@$(PYTHON) -m bench.asking $(ARGS)
 
 bench-recovery: $(READY) ## Time to score again with a million users in state
 	@$(PYTHON) -m bench.recovery $(ARGS)

@@ -1,5 +1,5 @@
-"""An independent consumer of scores: `python -m bench.consumer FILE COUNT SECONDS`, settings from the environment.
-It notes when each score came, on the clock of the machine, and writes that down when it has seen all, or waited enough.
+"""An independent consumer: `python -m bench.consumer FILE COUNT SECONDS [alerts]`, settings from the environment.
+It notes when each score, or alert, came, on the machine's clock; it writes when it has seen all, or waited enough.
 """
 
 import sys
@@ -18,9 +18,10 @@ from streams.offsets import bounds, places
 CONTRACTS = {"fraud": "fraud_score", "recommendations": "recommendation_score", "ctr": "ctr_score"}
 
 
-def main(file: str, count: str, seconds: str) -> None:
+def main(file: str, count: str, seconds: str, what: str = "scores") -> None:
     settings = Settings()
-    topics = [settings.topics.scores(task) for task in CONTRACTS]
+    contracts = contracts_of(settings, what)
+    topics = list(contracts)
     found = bounds(settings, [place for topic in topics for place in places(settings, topic)])
     consumer = Consumer({**settings.librdkafka(), "group.id": "bench-consumer", "enable.auto.commit": False})
     consumer.assign([TopicPartition(*place, end) for place, (_, end) in found.items()])
@@ -33,21 +34,31 @@ def main(file: str, count: str, seconds: str) -> None:
         if message is not None and message.error() is None:
             seen.append((message.topic(), message.value(), time.time(), message.timestamp()[1]))
     consumer.close()
-    save(settings, seen, Path(file))
+    save(settings, contracts, seen, Path(file))
 
 
-def save(settings: Settings, seen: list[tuple[str, bytes, float, int]], file: Path) -> None:
-    """event_ids, and when each score was seen (seconds since the epoch), decoded only now."""
+def contracts_of(settings: Settings, what: str) -> dict[str, str]:
+    """By topic."""
+    if what == "alerts":
+        return {settings.topics.alerts: "fraud_alert"}
+    return {settings.topics.scores(task): contract for task, contract in CONTRACTS.items()}
+
+
+def save(settings: Settings, contracts: dict[str, str], seen: list[tuple[str, bytes, float, int]], file: Path) -> None:
+    """event_ids, and when each was seen (seconds since the epoch), decoded only now; an alert has no timings, but
+    whether it says why."""
     registry = ConfluentRegistry(settings.registry())
-    decoders = {settings.topics.scores(task): Decoder(registry, contract) for task, contract in CONTRACTS.items()}
-    scores: list[Any] = [decoders[topic](value) for topic, value, _, _ in seen]
+    decoders = {topic: Decoder(registry, contract) for topic, contract in contracts.items()}
+    records: list[Any] = [decoders[topic](value) for topic, value, _, _ in seen]
+    timings = [record.get("timings", {}) for record in records]
     np.savez(
         file,
-        event_id=np.array([score["event_id"] for score in scores]),
+        event_id=np.array([record["event_id"] for record in records]),
         seen_at=np.array([at for _, _, at, _ in seen]),
         acked_at=np.array([stamp / 1000 for _, _, _, stamp in seen]),
-        queue_us=np.array([score["timings"]["queue_us"] for score in scores]),
-        infer_us=np.array([score["timings"]["infer_us"] for score in scores]),
+        queue_us=np.array([timing.get("queue_us", 0) for timing in timings]),
+        infer_us=np.array([timing.get("infer_us", 0) for timing in timings]),
+        explained=np.array([bool(record.get("contributions")) for record in records]),
     )
 
 

@@ -22,16 +22,18 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench import testbed
-from bench.measure import Ends, cpu_seconds, rss_mb
+from bench.measure import cpu_seconds, rss_mb
 from bench.report import show
 from bench.testbed import NEVER_MS, process, say
 from schemas.confluent import ConfluentRegistry
 from schemas.wire import Decoder
 from streams.config import Settings, default_data_dir
 from streams.config_sections import LearningSettings
-from streams.demo.models import ModelPlan, command
+from streams.demo.models import ModelPlan
+from streams.demo.models import command as training
 from streams.demo.stage import furnish, wait_for_answer, wait_ready
 from streams.labels.derive import heartbeat
+from streams.learner.control import command
 from streams.pointers import live_pointers
 from streams.ports import free_port
 from streams.sources.publisher import Message, Publisher
@@ -57,7 +59,9 @@ def main() -> None:
         "start": TRAIN, "end": LAST, "shop": "generated", "orders_a_day": arguments.orders_a_day,
         "fraud_rate": 0.03, "browse": 0.05, "guests": 0.0,
     }  # fmt: skip
-    learning = LearningSettings(examples=arguments.examples, positives=50, interval_s=0, mode=arguments.mode)
+    learning = LearningSettings(
+        examples=arguments.examples, positives=50, interval_s=0, mode=arguments.mode, drift=False
+    )  # drift would begin with fewer
     with testbed.testbed(
         deadlines_ms=dict.fromkeys(testbed.TASKS, NEVER_MS), learning=learning.model_dump(),
         web={"port": free_port()}, learner_web={"port": free_port()}, tasks=testbed.TASKS,
@@ -68,11 +72,13 @@ def main() -> None:
         folder = settings.data_dir
         with process(["streams", "worker"], settings, folder / "worker.log") as worker:
             wait_ready(settings, worker, folder / "worker.log")
-            orders = serve_history(settings, world, publisher)
             with process(["streams", "learner"], settings, folder / "learner.log") as learner:
                 url = f"http://127.0.0.1:{settings.learner_web.port}/healthz"
                 wait_for_answer(url, "learner", learner, folder / "learner.log")
-                figures = label(settings, world, publisher, worker.pid, learner.pid, versions[TASK])
+                for other in set(testbed.TASKS) - {TASK}:  # one fine-tune at a time: theirs would be waited for
+                    command(settings, other, time.time_ns() // 1_000_000, paused=True, by="bench")
+                orders = serve_history(settings, world, publisher)
+                figures = label(settings, world, publisher, worker.pid, learner.pid, versions[TASK], arguments.examples)
     show(
         "label_to_live", {"mode": arguments.mode, "orders": orders, "rate": RATE, **figures},
         {"label_to_live_s": LIMITS[arguments.mode]},
@@ -90,7 +96,7 @@ def first_models(config: dict[str, Any], settings: Settings) -> tuple[dict[str, 
     if not note.exists():
         say("training the first models; this is done once")
         versions = {}
-        with subprocess.Popen(command(plan), stdout=subprocess.PIPE, text=True) as made:
+        with subprocess.Popen(training(plan), stdout=subprocess.PIPE, text=True) as made:
             assert made.stdout is not None
             for line in made.stdout:
                 if (step := json.loads(line))["what"] == "release":
@@ -111,14 +117,16 @@ def serve_history(settings: Settings, world: World, publisher: Publisher) -> int
             publisher.publish(event)
             sent[event.topic] += 1
     publisher.flush()
-    with closing(Ends(settings, [settings.topics.served(TASK)])) as ends:
-        while sum(ends.counts()) < sent["orders"]:
-            time.sleep(0.2)
+    while (joined := read(settings.learner_web.port, "headrace_join_total", "result").get("served", 0)) < sent[
+        "orders"
+    ]:
+        time.sleep(0.5)
+    say(f"{joined:,.0f} orders wait for their labels")
     return sent["orders"]
 
 
 def label(
-    settings: Settings, world: World, publisher: Publisher, worker: int, learner: int, before: str
+    settings: Settings, world: World, publisher: Publisher, worker: int, learner: int, before: str, examples: int
 ) -> dict[str, Any]:
     """Sends the labels, and waits for the first score of a release that learned from them."""
     known = list(labels(world))
@@ -135,7 +143,7 @@ def label(
         silence = publisher.encode_record("labels", heartbeat(TASK, "chargeback", milliseconds(LABELLED) + 30 * DAY_MS))
         publisher.send(Message(silence.topic, b"heartbeat", silence.value))
         publisher.flush()
-        steps = follow(settings, began, first)
+        steps = follow(settings, began, first, examples)
         cores = (cpu_seconds(worker) - cpu) / (time.time() - began)
     pointer = live_pointers(settings)[TASK]
     parts = read(settings.learner_web.port, "headrace_finetune_seconds")
@@ -143,7 +151,8 @@ def label(
     return {
         "labels": len(known),
         "label_to_live_s": seen["scored"] - began,
-        "join_s": steps["begun"] - began,
+        "join_s": steps["joined"] - began,
+        "trigger_s": steps["begun"] - steps["joined"],
         **{f"{part}_s": seconds for part, seconds in parts.items()},
         "fine_tune_s": pointer.announced_at / 1000 - steps["begun"],
         "swap_s": seen["scored"] - pointer.announced_at / 1000,
@@ -194,10 +203,13 @@ def watch(settings: Settings, before: str, seen: dict[str, float], first: thread
                 return
 
 
-def follow(settings: Settings, began: float, first: threading.Event) -> dict[str, float]:
-    """When the fine-tune began. Ends the benchmark where nothing goes live."""
+def follow(settings: Settings, began: float, first: threading.Event, examples: int) -> dict[str, float]:
+    """When enough examples were joined, and when the fine-tune began. Ends the benchmark where nothing goes live."""
     steps: dict[str, float] = {}
     while not first.wait(0.2):
+        if "joined" not in steps and read(settings.learner_web.port, "headrace_new_examples").get("", 0) >= examples:
+            steps["joined"] = time.time()
+            say(f"{examples:,} examples were joined {steps['joined'] - began:.1f} s after the first label")
         if "begun" not in steps and read(settings.learner_web.port, "headrace_finetunes_total"):
             steps["begun"] = time.time()
             say(f"the fine-tune began {steps['begun'] - began:.1f} s after the first label")
@@ -207,12 +219,12 @@ def follow(settings: Settings, began: float, first: threading.Event) -> dict[str
     return steps
 
 
-def read(port: int, name: str) -> dict[str, float]:
-    """A series of a metrics page for the task, by its `part`; empty while it is 0 everywhere."""
+def read(port: int, name: str, label: str = "part") -> dict[str, float]:
+    """A series of a metrics page for the task, by a label of it; empty while it is 0 everywhere."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
         text = page.read().decode()
     return {
-        sample.labels.get("part", ""): sample.value
+        sample.labels.get(label, ""): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name == name and sample.labels.get("task") == TASK and sample.value > 0

@@ -23,7 +23,7 @@ def main(store: str, *sizes: str) -> None:
     """`seed` draws the weights; of more than one copy, each has the name `seed<seed>-<number>`."""
     given: dict[str, Any] = {name: int(size) for name, size in (part.split("=") for part in sizes)}
     seed, copies = given.pop("seed", 1), given.pop("copies", 1)
-    settings = {"mean": 0.1, "review": 0.5, "block": 0.9, "popular": ["item-000001"]}
+    settings = {"mean": 0.1, "review": 0.5, "block": 0.9, "popular": ["item-000001"], "baseline": [0.5] * len(FIELDS)}
     for task in ("fraud", "recommendations", "ctr"):
         torch.manual_seed(seed)
         model = HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS), **given))

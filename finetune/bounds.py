@@ -48,8 +48,10 @@ class Bounds:
     # Share of events that are decided differently; a fine-tune moves few of them. Ranked: share of the top 10 that is
     # not the champion's. Click-through: probabilities that move by more than a factor of 2.
     changes: Mapping[str, float] = field(default_factory=lambda: fixed(decided=0.05, ranked=0.7, chances=0.25))
-    # Orders that an analyst would see; the budget at which thresholds are set is 0.03.
+    # Orders that an analyst would see; the budget at which thresholds are set is 0.03. When fraud rises the champion
+    # raises more alerts too, and to refuse the candidate would spare nobody: so many times the champion's will do.
     alerts: float = 0.05
+    alert_times: float = 1.5
     # A result this near to perfect that also halves the gap to it has seen the answer.
     leak_level: float = 0.99
     leak_gain: float = 0.5

@@ -225,11 +225,14 @@ def decisions(evidence: Evidence, bounds: Bounds) -> Iterator[Check]:
     elif evidence.thresholds is not None:
         old, new = (np.searchsorted(np.sort(each), side.value, side="right")
                     for each, side in zip(evidence.thresholds, (before, after), strict=True))  # fmt: skip
-        changed, alerts = float((old != new).mean()), float((new > 0).mean())
+        changed, alerts, usual = float((old != new).mean()), float((new > 0).mean()), float((old > 0).mean())
         yield at_most(
             "changed decisions", changed, bounds.changes["decided"], f"{changed:.2%} of events are decided otherwise."
         )
-        yield at_most("alerts", alerts, bounds.alerts, f"{alerts:.2%} of events would be reviewed or blocked.")
+        yield at_most(
+            "alerts", alerts, max(bounds.alerts, bounds.alert_times * usual),
+            f"{alerts:.2%} of events would be reviewed or blocked; by the champion {usual:.2%}.",
+        )  # fmt: skip
     else:
         ratio = np.maximum(after.value, EPSILON) / np.maximum(before.value, EPSILON)
         moved = float((np.abs(np.log(ratio)) > log(2)).mean())

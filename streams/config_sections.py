@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from streams.security import Section
@@ -149,6 +149,7 @@ class LearningSettings(Section):
     most_examples: Positive = Field(default=50_000, description="of one fine-tune; the newest")
     interval_s: float = Field(default=600, ge=0, description="between the beginnings of two fine-tunes of a task")
     every_s: float = Field(default=7 * 86_400, gt=0, description="event time after which fewer examples will do")
+    drift: bool = Field(default=True, description="whether drift lets fewer examples do")
     window: float = Field(default=0.25, gt=0, lt=1, description="newest share of the examples, for the gate alone")
     mode: Literal["full", "lora", "head"] = "lora"
     reservoir: Positive = Field(default=50_000, description="examples kept for replay, by task")
@@ -167,6 +168,16 @@ class Web(Section):
     port: int = Field(default=6066, ge=0, le=65_535, description="0: any free one")
 
 
+class Ask(Section):
+    """Scores by request, on the web server of `web`."""
+
+    enabled: bool = Field(default=True, description="whether requests for scores are answered")
+    token: SecretStr | None = Field(default=None, description="of the workers and those who ask; none: this machine")
+    url: str = Field(default="", description="where other workers reach this one; empty: where it listens")
+    deadline_ms: int = Field(default=250, ge=1, le=60_000, description="then the fallback answers")
+    max_in_flight: int = Field(default=256, ge=1, le=65_536, description="requests that wait, at most")
+
+
 class Access(Section):
     """Who may do what in the console: where accounts and keys are, and when sessions end."""
 
@@ -174,8 +185,21 @@ class Access(Section):
     idle_minutes: float = Field(default=60, gt=0, le=7 * 1_440, description="a session that is not used ends")
     session_hours: float = Field(default=12, gt=0, le=30 * 24, description="every session ends")
     behind_proxy: bool = Field(
-        default=False, description="address and scheme are what the proxy says in X-Forwarded-*; only with one before it"
+        default=False,
+        description="address and scheme are what the proxy says in X-Forwarded-*; only with one before it",
     )
+
+
+class ConsoleSettings(Section):
+    """The pages for people, and what they look at."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=6070, ge=0, le=65_535, description="0: any free one")
+    workers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list)] = ("127.0.0.1:6066",)
+    """Where workers say their metrics, host:port."""
+    learners: Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list)] = ("127.0.0.1:6067",)
+    retention_days: int = Field(default=90, ge=1, le=3_650, description="alerts are kept in the console's store")
+    four_eyes: bool = Field(default=False, description="a verdict counts when two analysts agree on it")
 
 
 class Log(Section):

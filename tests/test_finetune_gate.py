@@ -109,6 +109,19 @@ def test_thresholds_that_send_too_many_orders_to_review_are_refused(fraud: Evide
     assert {"alerts", "changed decisions"} <= set(failed(replace(fraud, thresholds=(fraud.thresholds[0], low))))
 
 
+def test_where_fraud_has_risen_alerts_are_measured_by_the_champions_own(fraud: Evidence) -> None:
+    def flagging(champion: float, candidate: float) -> Evidence:
+        window = fraud.window
+        sides = ((window.champion.value, champion), (window.candidate.value, candidate))
+        old, new = (float(np.quantile(value, 1 - share)) for value, share in sides)
+        return replace(fraud, thresholds=((old, 2.0), (new, 2.0)))
+
+    assert "alerts" not in failed(flagging(0.08, 0.11))
+    assert "alerts" in failed(flagging(0.08, 0.13))
+    assert "alerts" in failed(flagging(0.02, 0.06))
+    assert "alerts" not in failed(flagging(0.01, 0.045))
+
+
 def test_one_user_with_a_flood_of_labels_is_seen(fraud: Evidence):
     user = fraud.taught.user.copy()
     user[:200] = 1

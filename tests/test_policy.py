@@ -18,6 +18,7 @@ from streams.tasks.fraud import COLUMN, FIELDS
 from tests.records import NOON_MS, money
 from tests.records import order as any_order
 
+FIELDS_OF_NOTHING = np.zeros(len(FIELDS), np.float32)
 MONEY = """
 [money]
 currency = "EUR"
@@ -116,7 +117,7 @@ def test_every_fact_has_the_type_that_it_says_and_can_be_read_of_any_order(name:
         ("score > 0.09 && score < 0.11", {}),
     ],
 )
-def test_rules_read_the_features_in_the_units_that_people_use(when: str, known: dict[str, float]) -> None:
+def test_rules_read_the_features_in_the_units_that_people_use(when: str, known: dict[str, Any]) -> None:
     assert decided(rule(when), **known).decision == "review"
     assert decided(rule(f"!({when})"), **known).decision == "approve"
 

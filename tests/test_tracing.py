@@ -345,6 +345,29 @@ def test_a_backtest_of_orders_says_decisions_and_money(traced: Shop, headrace: H
         assert money["stopped"]["amount"] + money["missed"]["amount"] == pytest.approx(amounts, rel=1e-4)
 
 
+def test_a_policy_is_tried_on_the_orders_that_were_served(traced: Shop, headrace: Headrace, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        'name = "shop"\n[money]\ncurrency = "GBP"\n[budget]\nalerts_per_day = 3\n'
+        '[[rules]]\nid = "dear"\nwhen = "order.amount > 100.0"\nthen = "review"\n'
+    )
+    said = headrace(f"policy backtest {file} {SPAN} --json")
+    assert said.exit_code == 0, said.stderr
+    found = json.loads(said.stdout)
+    orders = [record for name, record in traced.sent if name == "orders"]
+    dear = sum(int.from_bytes(record["amount"], "big") > 1_000_000 for record in orders)
+    assert (found["orders"], found["labelled"]) == (len(orders), len(orders))  # of other tests' some have no order
+    assert (found["rules"]["dear"]["fired"], found["rules"]["dear"]["decided"]) == (dear, dear)
+    assert sum(found["decisions"][0].values()) == sum(found["decisions"][1].values()) == len(orders)
+    assert found["decisions"][1]["review"] >= dear
+    assert not found["budget"]["kept"]
+    assert found["money"]["orders"] == len(orders)
+    shown = headrace(f"policy backtest {file} {SPAN}")
+    assert "saved over" in shown.stdout
+    assert "the budget of 3 alerts a day is exceeded" in shown.stdout
+    assert headrace(f"policy backtest {file} --from 2001-01-01 --to 2001-01-02").exit_code == 1
+
+
 def test_a_backtest_takes_the_span_and_the_limit_that_it_is_given(traced: Shop, headrace: Headrace) -> None:
     version = shop.releases()[1]["ctr"]
     few = json.loads(headrace(f"backtest --release ctr/{version} {SPAN} --limit 7 --json").stdout)

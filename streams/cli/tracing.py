@@ -51,7 +51,7 @@ def lineage(
         headrace lineage order-17
         headrace lineage 0b5c2f --task ctr --since 2026-01-31T12:00Z --json
     """
-    settings, start = _reachable(context), instant(since, "--since") if since else 0
+    settings, start = reachable(context), instant(since, "--since") if since else 0
     from streams.cli.releases import open_store
     from streams.tracing.account import account
     from streams.tracing.lineage import trace
@@ -81,7 +81,7 @@ def reproduce(
 
         headrace reproduce order-17
     """
-    settings = _reachable(context)
+    settings = reachable(context)
     from streams.cli.releases import open_store
     from streams.tasks import make_task
     from streams.tracing.catalogue import read_catalogue
@@ -131,7 +131,7 @@ def backtest(
     other, _, other_version = against.partition("/")
     if against and other != name:
         raise SettingsError(f"{against} is of another task", where="--against", expected=f"{name}/VERSION")
-    settings = _reachable(context)
+    settings = reachable(context)
     from streams.tasks import make_task
 
     make_task(name)
@@ -151,7 +151,7 @@ def instant(text: str, option: str) -> int:
     return round((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _reachable(context: typer.Context) -> "Settings":
+def reachable(context: typer.Context) -> "Settings":
     settings = load_settings(context)
     from streams.clients import require_broker
 

@@ -3,6 +3,7 @@ It decides nothing by a clock of its own: every question has the time as an argu
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -169,10 +170,13 @@ class TaskLearning:
 
     def reason(self, seen: Seen, now_ms: int) -> str | None:
         """Why a fine-tune begins now; None: none does."""
-        return None if self._unjudged() else ask(self._trigger, seen, self.drift.reasons(), now_ms)
+        return None if self._unjudged() else ask(self._trigger, seen, self._drifted(), now_ms)
 
     def why_not(self, seen: Seen, now_ms: int) -> str:
-        return why_not(self._trigger, seen, self.drift.reasons(), now_ms) or self._unjudged()
+        return why_not(self._trigger, seen, self._drifted(), now_ms) or self._unjudged()
+
+    def _drifted(self) -> Sequence[str]:
+        return self.drift.reasons() if self._settings.learning.drift else ()
 
     def _unjudged(self) -> str:
         """Why the gate could not judge what would be made now; empty where it could."""

@@ -3,10 +3,16 @@ of cost-sensitive learning). The cheapest is taken; of equal ones the one that t
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streams.events import Record, money
 from streams.features import MINOR_UNITS
 from streams.policy.document import Money
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 IN_ORDER = ("approve", "review", "block")
 
@@ -17,8 +23,8 @@ def amount_in(event: Record, terms: Money) -> float | None:
     return None if rate is None else money(event["amount"]) / MINOR_UNITS * rate
 
 
-def expected(probability: float, amount: float, terms: Money) -> Mapping[str, float]:
-    """Expected cost by decision, in the policy's currency."""
+def expected(probability: Number, amount: Number, terms: Money) -> Mapping[str, Number]:
+    """Expected cost by decision, in the policy's currency: of one order, or of columns of them."""
     fraud = amount * terms.loss_share + terms.chargeback_fee
     refused = amount * terms.margin + terms.goodwill
     missed, turned_away = 1 - terms.review_catches, terms.review_rejects

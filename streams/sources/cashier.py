@@ -45,13 +45,13 @@ class Cashier:
         people, draws = self._people, self._draws
         paid = looks.checkout(script, people, draws) if script else people.checkout(user, country)
         facts = self._book.facts(user, time, amount, shares, paid, country)
-        chance, kind = risk.outcome(facts, draws, new_kind=new_kind)
+        struck = risk.outcome(facts, draws, new_kind=new_kind)
         self._buy(user, lines)
         self._book.order(user, time, amount, paid)
         event_id, order_id, user_id = draws.token("o"), orders.ids[order], self._plan.users[user]
         named = [records.order_line(self._items.ids[item], quantity, price) for item, quantity, price in lines]
         record = records.order(event_id, time, user_id, session, order_id, named, minor, paid, country)
-        return Sale(record, _truth(record, chance, kind, script))
+        return Sale(record, _truth(record, struck, script))
 
     def _lines(self, order: int) -> list[Line]:
         orders, where = self._plan.orders, self._plan.orders.lines(order)
@@ -73,14 +73,15 @@ class Cashier:
             shopper.touch(item, self._categories[item], self._styles[item], PURCHASE_WEIGHT)
 
 
-def _truth(order: Record, chance: float, kind: str, script: Scripted | None) -> Truth:
+def _truth(order: Record, struck: risk.Outcome, script: Scripted | None) -> Truth:
     return Truth(
         event_id=order["event_id"],
         task="fraud",
         target_id=order["order_id"],
         event_time=order["event_time"],
-        probabilities=(chance,),
-        outcomes=(int(bool(kind)),),
-        kind=kind,
+        probabilities=(struck.probability,),
+        outcomes=(int(bool(struck.kind)),),
+        kind=struck.kind,
+        cause=struck.cause,
         script=script.kind if script else "",
     )

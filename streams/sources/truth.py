@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("outcome", pa.int8()),
         ("kind", pa.string()),
         ("script", pa.string()),
+        ("cause", pa.string()),
     ]
 )
 
@@ -35,7 +36,7 @@ class Truth:
 
     `probabilities` are exact given all that was published up to the event; `outcomes` (0 or 1) were drawn
     from them. `kind` is the fraud that struck, "" if none; `script` the campaign or look-alike that the order
-    belongs to, "" if none.
+    belongs to, "" if none; `cause` what gave the fraud away most, one of streams.sources.risk.CAUSES.
     """
 
     event_id: str
@@ -47,6 +48,7 @@ class Truth:
     candidates: tuple[str, ...] = ()
     kind: str = ""
     script: str = ""
+    cause: str = ""
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """In the order of SCHEMA."""
@@ -54,7 +56,7 @@ class Truth:
         for name, probability, outcome in zip(names, self.probabilities, self.outcomes, strict=True):
             yield (
                 *(self.event_id, self.task, self.target_id, name, self.event_time),
-                *(probability, outcome, self.kind, self.script),
+                *(probability, outcome, self.kind, self.script, self.cause),
             )
 
 

@@ -232,8 +232,11 @@ class _Again:
 
     def _compared(self, served: Record, result: Result, size: int, checked: str) -> Reproduced:
         before = _said(served["candidates"], served["prediction"], served["decision"])
-        after = _said(result.candidates, result.prediction, result.decision)
+        policy = served["policy_version"]
+        after = _said(result.candidates, result.prediction, served["decision"] if policy else result.decision)
         here, notes = self.loaded.engine_name, []
+        if policy:
+            notes.append(f"the decision is that of the policy {policy}, whose lists of then are not recorded")
         if here != served["engine"]:
             notes.append("this engine is another one: equal bits are not to be expected")
         if checked == SERVED_ONLY:

@@ -1,0 +1,96 @@
+"""From an order that is due to its explained alert in another process: `python -m bench.alerts` prints a line of JSON.
+The load is open-loop, 200 orders/s over full histories; a policy of one rule flags a tenth of the orders.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from statistics import median
+
+import numpy as np
+
+from bench import open_loop, testbed
+from bench.latency import WARM_S, absorbed, latencies, quantiles
+from bench.measure import cpu_seconds, rss_mb
+from bench.report import show
+from bench.testbed import NEVER_MS, furnish, process, publish, say
+from schemas.confluent import ConfluentRegistry
+from streams.config import Settings
+from streams.demo.stage import environment, wait_ready
+from streams.policy_topic import apply
+from streams.sources.load import history_load, uniform_load
+
+RATE, SECONDS, RUNS, USERS = 200, 30, 3, 2_000
+TARGETS = {"p99_ms": 100.0}
+POLICY = """name = "bench"
+[[rules]]
+id = "tenth"
+when = "user.id.endsWith('7')"
+then = "review"
+[[rules]]
+id = "others"
+when = "true"
+then = "approve"
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.alerts", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=SECONDS)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--rate", type=int, default=RATE)
+    arguments = parser.parse_args()
+    with testbed.testbed(deadlines_ms=dict.fromkeys(testbed.TASKS, NEVER_MS)) as settings:
+        furnish(settings)
+        apply(settings, ConfluentRegistry(settings.registry()), POLICY, by="bench")
+        published = publish(settings, history_load(USERS, 1))
+        log = settings.data_dir / "worker.log"
+        with process(["streams", "worker"], settings, log) as worker:
+            wait_ready(settings, worker, log)
+            absorbed(settings, published)
+            runs = []
+            for number in range(arguments.runs):
+                runs.append(one_run(settings, worker.pid, number + 2, arguments.rate, arguments.seconds))
+                say(json.dumps(runs[-1]))
+    figures = {name: median(run[name] for run in runs) for name in runs[0]}
+    show("alerts", {"orders_per_s": arguments.rate, "runs": arguments.runs, **figures}, TARGETS)
+
+
+def one_run(settings: Settings, pid: int, seed: int, rate: int, seconds: int) -> dict[str, float]:
+    """One open-loop stretch of orders; the first WARM_S seconds of it do not count."""
+    folder = settings.data_dir / f"run-{seed}"
+    folder.mkdir(parents=True)
+    events = list(uniform_load(rate * seconds, USERS, seed, (0.0, 1.0, 0.0), start=int(time.time() * 1000)))
+    flagged = {event.record["event_id"]: n for n, event in enumerate(events) if event.record["user_id"][-1] == "7"}
+    open_loop.save(folder / "messages.npz", testbed.encoded(settings, events), rate)
+    command, env = [sys.executable, "-m"], os.environ | environment(settings)
+    seen = folder / "seen.npz"
+    wanted = [str(seen), str(len(flagged)), str(seconds + 30), "alerts"]
+    consumer = subprocess.Popen([*command, "bench.consumer", *wanted], env=env)
+    try:
+        while not seen.with_suffix(".ready").exists():
+            time.sleep(0.05)
+        started, cpu = time.monotonic(), cpu_seconds(pid)
+        loop = [*command, "bench.open_loop", str(folder / "messages.npz")]
+        report = json.loads(subprocess.run(loop, env=env, check=True, stdout=subprocess.PIPE).stdout)
+        cores = (cpu_seconds(pid) - cpu) / (time.monotonic() - started)
+        consumer.wait(60)
+    finally:
+        consumer.kill()
+        consumer.wait()
+    due = {ident: report["began_at"] + number / rate for ident, number in flagged.items()}
+    with np.load(seen) as found:
+        times = latencies(found["event_id"].tolist(), found["seen_at"], due, report["began_at"] + WARM_S)
+        explained, alerts = float(found["explained"].mean()), len(found["event_id"])
+        repeats = alerts - len(set(found["event_id"].tolist()))
+    return {
+        **quantiles(times), "alerts": alerts, "repeats": repeats, "explained": explained, "cpu_cores": cores,
+        "rss_mb": rss_mb(pid), "publisher_lag_p99_ms": report["lag_p99_ms"],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The lists' topic as people and services change it: an entry is put on a list, or taken off, and both are kept.
+What workers make of it is streams.policy.lists.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import confluent_kafka
+
+from schemas.errors import BrokerUnavailable, ProduceFailed, SettingsError
+from schemas.registry import Registry
+from schemas.wire import Decoder, Encoder
+from streams.config import Settings
+from streams.offsets import bounds, read_range
+from streams.policy.lists import LISTS, TYPES, key
+
+log = logging.getLogger(__name__)
+
+PARTITION = 0
+TIMEOUT_S = 15.0
+MOST_CHARS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """until: UTC ms in event time; None: until it is taken off."""
+
+    list: str
+    type: str
+    token: str
+    reason: str
+    until: int | None
+    by: str
+    at: int
+
+    @property
+    def key(self) -> str:
+        return key(self.list, self.type, self.token)
+
+
+def read_entries(settings: Settings, registry: Registry) -> list[Entry]:
+    """What is on the lists now, also what has ended, oldest first. Raises BrokerUnavailable, SettingsError."""
+    topic, decode = settings.topics.lists, Decoder(registry, "list_entry")
+    low, high = bounds(settings, [(topic, PARTITION)])[topic, PARTITION]
+    found: dict[bytes, Entry] = {}
+    for messages in read_range(settings, topic, PARTITION, low, high):
+        for message in messages:
+            name = message.key() or b""
+            found.pop(name, None)
+            if message.value() is not None:
+                record = decode(message.value())
+                found[name] = Entry(*(record[field] for field in Entry.__slots__))
+    return list(found.values())
+
+
+def checked(name: str, kind: str, token: str) -> str:
+    """The entry's key. Raises SettingsError."""
+    for value, known, what in ((name, LISTS, "list"), (kind, TYPES, "type")):
+        if value not in known:
+            raise SettingsError(
+                f"{value!r} is no {what}", where="a list's entry", expected=f"one of {', '.join(known)}"
+            )
+    if not 0 < len(token) <= MOST_CHARS:
+        raise SettingsError(
+            f"a token of {len(token)} characters", where=f"{name}/{kind}", expected=f"1 to {MOST_CHARS}"
+        )
+    return key(name, kind, token)
+
+
+class ListWriter:
+    """Writes to the topic; returns when the broker has it. Raises ProduceFailed, BrokerUnavailable."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._topic = settings.topics.lists
+        self._encode = Encoder(registry, self._topic, "list_entry")
+        conf = {**settings.librdkafka(), "acks": "all", "enable.idempotence": True}
+        self._producer = confluent_kafka.Producer(conf, logger=log)
+
+    def put(self, entry: Entry) -> None:
+        """Raises SettingsError for a list or a type that there is none of."""
+        named = checked(entry.list, entry.type, entry.token)
+        self._send(named, self._encode({field: getattr(entry, field) for field in Entry.__slots__}))
+
+    def take_off(self, name: str, kind: str, token: str) -> None:
+        self._send(checked(name, kind, token), None)
+
+    def _send(self, named: str, value: bytes | None) -> None:
+        refused: list[confluent_kafka.KafkaError] = []
+
+        def delivered(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
+            if error is not None:
+                refused.append(error)
+
+        self._producer.produce(self._topic, value, named.encode(), PARTITION, delivered)
+        if self._producer.flush(TIMEOUT_S):
+            raise BrokerUnavailable(f"no answer in {TIMEOUT_S:.0f} s", where=self._topic)
+        if refused:
+            raise ProduceFailed(refused[0].str(), where=self._topic)

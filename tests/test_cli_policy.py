@@ -1,0 +1,146 @@
+"""`headrace policy` and `headrace lists`: a file is checked, compared and applied; lists change with a command."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from schemas.confluent import ConfluentRegistry
+from streams.cli import app
+from streams.config import Settings
+from streams.local import LocalRegistry
+from streams.policies import PolicyFeed
+from tests.conftest import FreshSettings
+from tests.records import order
+from tests.test_policy import FIELDS_OF_NOTHING
+
+Headrace = Callable[..., Result]
+POLICY = """name = "shop"
+[[rules]]
+id = "dear"
+when = "order.amount > 500.0"
+then = "block"
+[[rules]]
+id = "listed"
+when = "card.blocked"
+then = "block"
+"""
+
+
+@pytest.fixture
+def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings:
+    return fresh_settings()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.toml").write_text(POLICY)
+    return tmp_path
+
+
+@pytest.fixture
+def headrace(settings: Settings, folder: Path, logging_as_it_was: None) -> Headrace:
+    env = {
+        "HEADRACE_BROKERS": settings.brokers,
+        "HEADRACE_REGISTRY_URL": settings.registry_url,
+        "HEADRACE_APP_ID": settings.app_id,
+        "HEADRACE_TOPICS__POLICIES": settings.topics.policies,
+        "HEADRACE_TOPICS__LISTS": settings.topics.lists,
+    }
+    return lambda *words: CliRunner().invoke(app, words, env=env, prog_name="headrace")
+
+
+def test_a_good_file_is_told_its_version_and_a_bad_one_what_is_wrong(folder: Path, logging_as_it_was: None) -> None:
+    said = CliRunner().invoke(app, ["policy", "check", "policy.toml"])
+    assert said.exit_code == 0
+    assert said.stdout.endswith("can be used: 2 rules, then thresholds\n")
+    (folder / "policy.toml").write_text(POLICY.replace("order.amount", "order.amout"))
+    said = CliRunner().invoke(app, ["policy", "check", "policy.toml"])
+    assert said.exit_code == 2
+    assert "rule dear: line 1, column 6: undeclared reference to 'order.amout'" in said.stderr
+    assert CliRunner().invoke(app, ["policy", "check", "nowhere.toml"]).exit_code == 2
+
+
+def test_the_facts_are_listed_with_their_types() -> None:
+    said = CliRunner().invoke(app, ["policy", "facts"]).stdout
+    assert "user.orders_1h" in said
+    assert {"name", "type", "meaning"} == set(
+        json.loads(CliRunner().invoke(app, ["policy", "facts", "--json"]).stdout)[0]
+    )
+
+
+def test_what_is_applied_is_listed_shown_and_compared(headrace: Headrace, folder: Path) -> None:
+    assert "no policy decides" in headrace("policy", "list").stdout
+    applied = headrace("policy", "apply", "policy.toml", "--note", "first")
+    assert applied.exit_code == 0, applied.stderr
+    version = applied.stdout.split()[0]
+    assert headrace("policy", "show").stdout == POLICY
+    assert headrace("policy", "show", version[:10]).stdout == POLICY
+    (folder / "policy.toml").write_text(POLICY.replace("500.0", "400.0"))
+    changed = headrace("policy", "diff", "policy.toml").stdout
+    assert '-when = "order.amount > 500.0"' in changed
+    assert '+when = "order.amount > 400.0"' in changed
+    assert headrace("policy", "apply", "policy.toml", "--shadow").stdout.endswith("is the shadow\n")
+    rows = json.loads(headrace("policy", "list", "--json").stdout)
+    assert rows["live"]["version"] == version
+    assert rows["live"]["note"] == "first"
+    assert rows["shadow"]["version"] != version
+    assert len(rows) == 4
+    headrace("policy", "clear")
+    assert "no policy decides" in headrace("policy", "list").stdout
+    said = headrace("policy", "show", "live")
+    assert (said.exit_code, "there is no policy 'live'" in said.stderr) == (2, True)
+
+
+def test_workers_follow_what_is_applied_and_keep_the_one_before_where_it_cannot_be_used(
+    settings: Settings, headrace: Headrace, folder: Path
+) -> None:
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        feed = PolicyFeed(settings, registry)
+        try:
+            feed.wait_current(30)
+            assert feed.standing.live is None
+            headrace("policy", "apply", "policy.toml")
+            headrace("lists", "add", "block", "card:card-1", "--reason", "chargeback")
+            feed.wait_current(30)
+            live = feed.standing.live
+            assert live is not None
+            assert live.decide(order(), 0.0, FIELDS_OF_NOTHING).rules == ("listed",)
+            headrace("lists", "remove", "block", "card:card-1")
+            feed.wait_current(30)
+            assert live.decide(order(), 0.0, FIELDS_OF_NOTHING).rules == ()
+            headrace("policy", "clear")
+            feed.wait_current(30)
+            assert feed.standing.live is None
+        finally:
+            feed.stop()
+
+
+def test_lists_are_shown_with_reason_and_end(headrace: Headrace) -> None:
+    put = ("lists", "add", "watch", "user:u 1:2", "--reason", "asked about refunds", "--until", "2030-01-31T00:00Z")
+    assert headrace(*put).exit_code == 0
+    assert headrace(*put).exit_code == 0
+    said = headrace("lists", "show").stdout
+    for part in ("watch", "user:u 1:2", "asked about refunds", "2030-01-31 00:00:00"):
+        assert part in said
+    assert len(json.loads(headrace("lists", "show", "--json").stdout)) == 1
+    headrace("lists", "remove", "watch", "user:u 1:2")
+    assert json.loads(headrace("lists", "show", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("deny", "card:1"), "'deny' is no list"),
+        (("block", "iban:1"), "'iban' is no type"),
+        (("block", "card:"), "a token of 0 characters"),
+    ],
+)
+def test_what_is_no_list_or_type_is_refused(headrace: Headrace, words: tuple[str, str], said: str) -> None:
+    refused = headrace("lists", "add", *words, "--reason", "x")
+    assert refused.exit_code == 2
+    assert said in refused.stderr
