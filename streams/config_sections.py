@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
@@ -72,6 +73,8 @@ class Topics(Section):
     label_state: TopicName = "state.labels"
     deadletters: TopicName = "deadletters"
     audit: TopicName = "audit.log"
+    forgotten: TopicName = "privacy.forgotten"
+    webhooks_failed: TopicName = "webhooks.failed"
 
     @property
     def inputs(self) -> tuple[str, str, str]:
@@ -135,7 +138,7 @@ class Swap(Section):
     shadow_events: int = Field(
         default=200, ge=0, le=1_000_000, description="events that a release shadows before it serves"
     )
-    shadow_wait_s: float = Field(default=20, ge=0, le=86_400, description="in a quiet shop it serves after this time")
+    shadow_wait_s: float = Field(default=10, ge=0, le=86_400, description="in a quiet shop it serves after this time")
     sample: float = Field(default=0.2, ge=0, le=1, description="share of events that the release before is asked too")
     watch_s: float = Field(default=86_400, ge=0, description="for how long the release before is asked too")
     stagger_s: float = Field(default=5, ge=0, le=3_600, description="workers swap over this time, one after another")
@@ -200,6 +203,69 @@ class ConsoleSettings(Section):
     learners: Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_list)] = ("127.0.0.1:6067",)
     retention_days: int = Field(default=90, ge=1, le=3_650, description="alerts are kept in the console's store")
     four_eyes: bool = Field(default=False, description="a verdict counts when two analysts agree on it")
+
+
+def _endpoint_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # urlsplit reads the port only when asked for it
+        usable = False
+    if not usable or parts.username is not None or parts.fragment:
+        raise ValueError("an address like https://host/path, without a user's name in it")
+    return value
+
+
+SecretSource = Annotated[
+    str, matching(r"env:(?!HEADRACE_)[A-Za-z_][A-Za-z0-9_]*|file:.+",
+                  "env:NAME, of a variable that does not begin with HEADRACE_, or file:PATH")
+]  # fmt: skip
+
+
+class Endpoint(Section):
+    """Where fraud alerts are posted to."""
+
+    name: Name
+    url: Annotated[str, AfterValidator(_endpoint_url)]
+    secrets: tuple[SecretSource, ...] = Field(min_length=1, description="each signs; two while one replaces the other")
+    decisions: tuple[Literal["approve", "review", "block"], ...] = Field(default=("review", "block"), min_length=1)
+    min_expected_loss: float = Field(default=0, ge=0, description="in the policy's currency; unknown losses pass")
+
+    @property
+    def on_this_machine(self) -> bool:
+        return urlsplit(self.url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
+class Webhooks(Section):
+    """Fraud alerts to the shop's own services, by HTTP."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    allow_http: bool = Field(default=False, description="also to other machines; alerts then travel in the clear")
+    timeout_s: float = Field(default=10, gt=0, le=300, description="of one attempt, whole")
+    in_flight: int = Field(default=8, ge=1, le=1_000, description="attempts at once, of one endpoint")
+    waiting: int = Field(default=1_000, ge=1, le=100_000, description="alerts of one endpoint held in memory")
+    retry_for_s: float = Field(default=14_400, ge=0, le=7 * 86_400, description="then the alert is on webhooks.failed")
+    retry_most_s: float = Field(default=300, ge=1, le=86_400, description="longest pause between two attempts")
+
+    @model_validator(mode="after")
+    def _endpoints_are_usable(self) -> Self:
+        names = [each.name for each in self.endpoints]
+        if len(set(names)) != len(names):
+            raise ValueError("each endpoint's name once")
+        for each in self.endpoints:
+            if each.url.startswith("http:") and not (each.on_this_machine or self.allow_http):
+                raise ValueError(f"https for endpoint {each.name}, or allow_http")
+        return self
+
+
+class Privacy(Section):
+    """Forgetting people: under which key they are known where their names must not be."""
+
+    key: SecretStr | None = Field(default=None, description="64 hexadecimal digits, the same for all processes")
+    key_file: Path | None = Field(default=None, description="where the key is, if it is not given; else in data_dir")
+    scores_by_event: bool = Field(
+        default=False, description="scores are keyed by event, not by user: a person's can then be deleted at once"
+    )
 
 
 class Log(Section):

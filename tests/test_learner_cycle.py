@@ -12,7 +12,9 @@ from finetune.example_files import read_catalog, read_examples
 from finetune.plan import read_plan
 from schemas.errors import StateError
 from streams.config import Settings
+from streams.learner import child
 from streams.learner import cycle as cycles
+from streams.learner.child import Standby
 from streams.learner.cycle import NOTE, Bench, Cycle, Outcome
 from streams.learner.split import Split
 from streams.learner.standing import Standing
@@ -28,7 +30,11 @@ SPLIT = Split(
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    return Bench(Settings(data_dir=tmp_path), "fraud", tmp_path / "fraud")
+    return made(tmp_path)
+
+
+def made(folder: Path) -> Bench:
+    return Bench(Settings(data_dir=folder), "fraud", folder / "fraud", Standby(0, folder / "standby.txt"))
 
 
 def begin(bench: Bench, **how: Any) -> None:
@@ -38,7 +44,8 @@ def begin(bench: Bench, **how: Any) -> None:
 
 def runs(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """What the process does instead of a fine-tune."""
-    monkeypatch.setattr(cycles, "command", lambda niceness, plan: [sys.executable, "-c", code, str(plan)])
+    told = f"from streams.learner.child import taken\ntaken()\n{code}"
+    monkeypatch.setattr(child, "command", lambda niceness: [sys.executable, "-c", told])
 
 
 def ended(bench: Bench) -> Outcome:
@@ -107,10 +114,51 @@ def test_a_learner_that_ends_leaves_the_fine_tune_to_the_next_one(
     bench.stop()
     assert not bench.running
     runs(monkeypatch, """print('{"made": "v2", "verdict": "pass"}')""")
-    again = Bench(Settings(data_dir=tmp_path), "fraud", tmp_path / "fraud")
+    again = made(tmp_path)
     assert again.cycle == CYCLE
     again.start()
     assert ended(again).made == "v2"
+
+
+def test_a_process_that_stands_by_is_given_the_plan_and_the_next_one_is_another(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs(monkeypatch, """import os; print('{"made": "v%d", "verdict": "pass"}' % os.getpid())""")
+    standby = bench._standby
+    standby.prepare()
+    first = standby._process
+    standby.prepare()
+    assert standby._process is first
+    begin(bench)
+    bench.start()
+    assert first is not None
+    assert ended(bench).made == f"v{first.pid}"
+    assert standby._process is None
+    standby.prepare()
+    waits = standby._process
+    assert waits is not None
+    assert waits.pid != first.pid
+    standby.stop()
+    assert waits.poll() is not None
+
+
+def test_one_that_died_while_it_stood_by_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs(monkeypatch, """print('{"made": "v2", "verdict": "pass"}')""")
+    bench._standby.prepare()
+    died = bench._standby._process
+    assert died is not None
+    died.kill()
+    died.wait()
+    begin(bench)
+    bench.start()
+    assert ended(bench).made == "v2"
+
+
+def test_one_that_cannot_load_its_libraries_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "command", lambda niceness: [sys.executable, "-c", "import no_such_library"])
+    begin(bench)
+    bench.start()
+    assert "no_such_library" in ended(bench).reason
 
 
 def test_a_full_disk_leaves_nothing_behind_and_nothing_begun(

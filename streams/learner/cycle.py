@@ -16,13 +16,12 @@ from schemas.errors import StateError
 from streams.catalog import Catalogue
 from streams.config import Settings
 from streams.events import Record
-from streams.learner.child import command
+from streams.learner.child import COMPLAINT, SAID, Standby, end
 from streams.learner.split import Split
 
 log = logging.getLogger(__name__)
 
-NOTE, PLAN, SAID = "cycle.json", "plan.json", "said.txt"
-STOP_S = 5.0
+NOTE, PLAN = "cycle.json", "plan.json"
 STEPS, SMALLEST, LARGEST = 100, 16, 128  # of one pass; examples a step
 SHOWN = 2_000  # characters of a complaint
 
@@ -55,8 +54,8 @@ class Outcome:
 class Bench:
     """The workbench of one task: a folder with the fine-tune that is under way, if any. One process at a time."""
 
-    def __init__(self, settings: Settings, task: str, folder: Path) -> None:
-        self._settings, self.task, self._folder = settings, task, folder
+    def __init__(self, settings: Settings, task: str, folder: Path, standby: Standby) -> None:
+        self._settings, self.task, self._folder, self._standby = settings, task, folder, standby
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -153,10 +152,8 @@ class Bench:
         cycle = self.cycle
         assert cycle is not None, "begin it first"
         folder = self._folder / str(cycle.number)
-        with (folder / SAID).open("wb") as said, (folder / "log.txt").open("ab") as complaint:
-            self._process = subprocess.Popen(
-                command(self._settings.learning.niceness, folder / PLAN), stdout=said, stderr=complaint
-            )
+        (folder / SAID).unlink(missing_ok=True)
+        self._process = self._standby.start(folder / PLAN)
 
     @property
     def running(self) -> bool:
@@ -176,7 +173,7 @@ class Bench:
             return Outcome(said["made"], passed, "" if passed else refusal(said), said)
         if process.returncode == 3:
             return Outcome(None, False, str(said.get("refused", "no reason was given")), said)
-        complaint = (folder / "log.txt").read_text(errors="replace").strip()[-SHOWN:]
+        complaint = "".join(_text(path) for path in (self._standby.complaint, folder / COMPLAINT)).strip()[-SHOWN:]
         return Outcome(None, False, f"the fine-tune ended with code {process.returncode}: {complaint}", said)
 
     def settle(self) -> None:
@@ -187,13 +184,8 @@ class Bench:
     def stop(self) -> None:
         """Ends the process, if one runs; the note stays, and the next `start` goes on."""
         process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        if process is not None:
+            end(process)
 
 
 def batch_of(examples: int) -> int:
@@ -205,6 +197,10 @@ def refusal(said: dict[str, Any]) -> str:
     """The gate's reasons in its own sentences."""
     checks = (said.get("gate") or {}).get("checks", [])
     return " ".join(check["said"] for check in checks if not check["passed"]) or "the gate gave no verdict"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _last_object(path: Path) -> dict[str, Any]:

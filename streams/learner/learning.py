@@ -23,6 +23,7 @@ from streams.catalog import Catalogue
 from streams.config import Settings
 from streams.events import Record
 from streams.learner.champion import LIVE, ROLLED_BACK, Champions
+from streams.learner.child import Standby
 from streams.learner.control import Control, Speaker
 from streams.learner.cycle import Bench
 from streams.learner.feed import Feed, read_examples
@@ -51,7 +52,8 @@ class Learning:
         self._stopping = threading.Event()
         self._tasks = {name: TaskLearning(settings, make_task(name)) for name in settings.tasks}
         folder = settings.data_dir / "learner" / settings.app_id
-        self._benches = {name: Bench(settings, name, folder / name) for name in settings.tasks}
+        self._standby = Standby(settings.learning.niceness, folder / "standby.txt")
+        self._benches = {name: Bench(settings, name, folder / name, self._standby) for name in settings.tasks}
         self._catalog = Catalogue()
         self._granted: dict[str, int] = {}
         self._unusable: dict[str, str] = {}
@@ -104,6 +106,7 @@ class Learning:
             self._shadows.close()
             for bench in self._benches.values():
                 bench.stop()
+            self._standby.stop()
 
     # -- the beginning
 
@@ -194,7 +197,10 @@ class Learning:
                 continue
             seen = task.seen(asked=self._asked(name), paused=self._control.command(name).paused)
             if (reason := task.reason(seen, self._now())) is None:
+                if task.nearly(seen):
+                    self._standby.prepare()
                 continue
+            self._standby.prepare()
             self._fine_tune(task, reason)
             self._granted[name] = self._control.command(name).asked_at
             return

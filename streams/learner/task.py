@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SHOWN_RELEASES = 3
 ROWS = 256  # whose inputs are looked at together
+NEARLY = 0.75  # of the examples that trigger: a process that waits takes some 400 MB
 
 
 class TaskLearning:
@@ -171,6 +172,10 @@ class TaskLearning:
     def reason(self, seen: Seen, now_ms: int) -> str | None:
         """Why a fine-tune begins now; None: none does."""
         return None if self._unjudged() else ask(self._trigger, seen, self._drifted(), now_ms)
+
+    def nearly(self, seen: Seen) -> bool:
+        """Whether there will soon be enough for a fine-tune."""
+        return not seen.paused and seen.examples >= NEARLY * self._trigger.examples
 
     def why_not(self, seen: Seen, now_ms: int) -> str:
         return why_not(self._trigger, seen, self._drifted(), now_ms) or self._unjudged()
