@@ -4,10 +4,12 @@ undisturbed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from engines import open_engine
@@ -70,6 +72,20 @@ class Loaded:
         self._shared = {"catalog": self.table, "catalog_bias": bias}
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A release that serves a share of the users, always the same ones, beside the live one."""
+
+    loaded: Loaded
+    share: float
+
+    def serves(self, user_id: str) -> bool:
+        """Another draw for each release, so that it is not always the same users who try what is new."""
+        seed = xxhash.xxh3_64_intdigest(self.loaded.release.encode())
+        drawn: int = xxhash.xxh3_64_intdigest(user_id.encode(), seed)
+        return drawn < self.share * 2**64
+
+
 class Slot:
     """One task's releases, safe to read from any thread. Take `live` once a micro-batch."""
 
@@ -77,6 +93,8 @@ class Slot:
         self._lock = Lock()
         self._kept: tuple[Loaded, ...] = (live,)
         self._shadow: Loaded | None = None
+        self.canary: Canary | None = None
+        """Set between two micro-batches; who scores with it and sees it fail sets it to None."""
 
     @property
     def live(self) -> Loaded:
@@ -98,9 +116,10 @@ class Slot:
 
     @property
     def ready(self) -> tuple[Loaded, ...]:
-        """All that may be asked: those kept, and a shadow that is not one of them."""
-        kept, shadow = self._kept, self._shadow
-        return kept if shadow is None or shadow in kept else (*kept, shadow)
+        """All that may be asked: those kept, and a shadow or canary that is not one of them."""
+        canary = self.canary
+        others = (self._shadow, canary.loaded if canary else None)
+        return (*self._kept, *{other for other in others if other is not None and other not in self._kept})
 
     def flip(self, loaded: Loaded) -> Loaded:
         """Makes a warmed release live; returns the one before. What falls out is freed by its last user."""
@@ -110,6 +129,7 @@ class Slot:
             self._kept = (loaded, *others)[:KEPT]
             if self._shadow is loaded:
                 self._shadow = None
+            self.canary = None
             return before
 
     def roll_back(self) -> Loaded:

@@ -139,6 +139,8 @@ class Swap(Section):
         default=200, ge=0, le=1_000_000, description="events that a release shadows before it serves"
     )
     shadow_wait_s: float = Field(default=10, ge=0, le=86_400, description="in a quiet shop it serves after this time")
+    canary_share: float = Field(default=0, ge=0, lt=1, description="of users, whom a release serves before the others")
+    canary_s: float = Field(default=600, ge=0, le=604_800, description="for how long")
     sample: float = Field(default=0.2, ge=0, le=1, description="share of events that the release before is asked too")
     watch_s: float = Field(default=86_400, ge=0, description="for how long the release before is asked too")
     stagger_s: float = Field(default=5, ge=0, le=3_600, description="workers swap over this time, one after another")
@@ -179,18 +181,6 @@ class Ask(Section):
     url: str = Field(default="", description="where other workers reach this one; empty: where it listens")
     deadline_ms: int = Field(default=250, ge=1, le=60_000, description="then the fallback answers")
     max_in_flight: int = Field(default=256, ge=1, le=65_536, description="requests that wait, at most")
-
-
-class Access(Section):
-    """Who may do what in the console: where accounts and keys are, and when sessions end."""
-
-    folder: Path | None = Field(default=None, description="accounts and keys; else `access` in data_dir")
-    idle_minutes: float = Field(default=60, gt=0, le=7 * 1_440, description="a session that is not used ends")
-    session_hours: float = Field(default=12, gt=0, le=30 * 24, description="every session ends")
-    behind_proxy: bool = Field(
-        default=False,
-        description="address and scheme are what the proxy says in X-Forwarded-*; only with one before it",
-    )
 
 
 class ConsoleSettings(Section):

@@ -25,8 +25,9 @@ from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, Catalogue
 from streams.compacted import Compacted
 from streams.config import Settings
 from streams.metrics import Metrics
+from streams.priority import step_back
 from streams.shadow import Shadows
-from streams.swap import Swaps, step_back
+from streams.swap import Swaps
 
 log = logging.getLogger(__name__)
 

@@ -31,15 +31,16 @@ class Tables(NamedTuple):
     score: Table
     served: Table
     user: Column
+    event: Column
     target: Column
 
 
 def tables(work: Work, job: Job) -> Tables | None:
-    """None where the columns cannot say what the records would: scores that were said before, fields that not all
-    results have, or that take the place of those that all scores have."""
+    """None where the columns cannot say what the records would: scores that were said before or told, fields that not
+    all results have, or that take the place of those that all scores have."""
     results = [result for result in job.results if result is not None]
     names = results[0].fields.keys() if results else ()
-    if any(job.said) or len(results) < len(job.events) or not SCORED.isdisjoint(names):
+    if any(job.said) or job.told or len(results) < len(job.events) or not SCORED.isdisjoint(names):
         return None
     if sum([len(result.fields) for result in results]) != len(names) * len(results):
         return None
@@ -69,7 +70,7 @@ def tables(work: Work, job: Job) -> Tables | None:
         "propensity": _propensities(results),
         **_places(job),
     }
-    return Tables(Table(score), Table(served), user, target)
+    return Tables(Table(score), Table(served), user, event_id, target)
 
 
 def _common(work: Work, job: Job) -> dict[str, Columnar]:

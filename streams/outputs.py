@@ -52,6 +52,7 @@ class Outputs:
     def __init__(self, codecs: Codecs, names: Names, *, partitions: int, carried_bytes: int) -> None:
         self.codecs, self.names, self.partitions, self.carried_bytes = codecs, names, partitions, carried_bytes
         self.counts, self.notices = Counts(), Notices(log)
+        self.by_event = False  # scores have their event's id for a key, not their user's
 
     def waves(self, work: Work) -> tuple[list[Outgoing], list[Outgoing]]:
         """(scores, dead letters and moves), (served and touches). Scores lie where their events lie."""
@@ -83,7 +84,8 @@ class Outputs:
         name, count, raw = job.task.name, len(job.events), work.raw
         scores = self.codecs.scores[name].many(made.score, count)
         places = [raw[at].partition for at in job.index.tolist()]
-        first += outgoing(self.names.scores[name], made.user.utf8, scores, places)
+        keys = made.event.utf8 if self.by_event else made.user.utf8
+        first += outgoing(self.names.scores[name], keys, scores, places)
         served = self.codecs.served[name].many(made.served, count)
         second += outgoing(self.names.served[name], made.target.utf8, served)
 
@@ -97,7 +99,7 @@ class Outputs:
             assert result is not None
             if score is None:
                 score = score_record(work, job, number, result)
-                key, partition = event["user_id"].encode(), work.raw[at].partition
+                key, partition = event["event_id" if self.by_event else "user_id"].encode(), work.raw[at].partition
                 first.append(Outgoing(score_topic, key, encode_score(score), partition))
             target = target_of(event)
             served = served_record(job, number, target, score, result, features)
@@ -144,6 +146,8 @@ class Outputs:
 
 def score_record(work: Work, job: Job, number: int, result: Result) -> dict[str, Any]:
     """The score of the job's event `number`."""
+    if job.told:
+        return {**job.told[number]}
     at, event = job.index[number], job.events[number]
     queue_us = 1000 * (work.started_ms - work.raw[at].timestamp)
     return {

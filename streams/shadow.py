@@ -15,6 +15,7 @@ import xxhash
 
 from engines.slot import Loaded
 from engines.turns import Turns
+from streams.answering import answered
 from streams.catalog import Catalogue
 from streams.events import Record
 from streams.features import Rows
@@ -22,7 +23,6 @@ from streams.lookups import Lookups
 from streams.metrics import Metrics
 from streams.policy.standing import Standing
 from streams.producer import Acknowledged, Producer
-from streams.scoring import answered
 from streams.tasks.base import Result, Serving, Task
 from streams.work import Failure, Job, Outgoing, Work
 

@@ -3,42 +3,23 @@ It knows no Kafka: it is told which version each task points to, and when time h
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 from engines.probe import PROBE, certify
-from engines.slot import Loaded, Slot
+from engines.slot import Canary, Loaded, Slot
 from engines.turns import Turns
-from schemas.errors import HeadraceError
+from schemas.errors import EngineError, HeadraceError
 from streams.catalog import Catalogue
 from streams.config_sections import Swap as SwapSettings
 from streams.metrics import Metrics
-from streams.shadow import Pairing, Shadows
+from streams.shadow import Shadows
+from streams.swap_state import Swap
 
 log = logging.getLogger(__name__)
-
-NICENESS = 10
-
-
-@dataclass(slots=True, eq=False)
-class Swap:
-    """A release on its way, and how far it is. `due`: when it begins, `since`: when it began to shadow; monotonic s."""
-
-    task: str
-    version: str
-    due: float
-    state: Literal["waiting", "under way", "shadowing"] = "waiting"
-    loaded: Loaded | None = None
-    catalog_version: int = -1
-    pair: Pairing | None = None
-    before: Pairing | None = None
-    since: float = 0.0
 
 
 class Swaps:
@@ -113,6 +94,8 @@ class Swaps:
                     self._begin(swap)
                 elif swap.state == "shadowing":
                     self._judge(swap, now)
+                elif swap.state == "canary":
+                    self._follow_canary(swap, now)
             self._end_watches(now)
 
     def refresh(self) -> Future[None]:
@@ -175,13 +158,27 @@ class Swaps:
             self._submit(self._shadow, swap)  # the live one failed meanwhile: it shadows the one that serves now
         elif pair.failed or pair.compared >= pair.wanted or now - swap.since >= self._settings.shadow_wait_s:
             self._metrics.swap_seconds.labels(swap.task, "shadow").set(now - swap.since)
+            self._submit(self._serve_some if self._settings.canary_share else self._flip, swap)
+
+    def _serve_some(self, swap: Swap) -> None:
+        """Between two micro-batches: from now on it serves a share of the users, and the live one is asked of them."""
+        loaded, slot, settings = swap.unbroken(), self.slots[swap.task], self._settings
+        with self._lock:
+            if self._swaps.get(swap.task) is not swap:
+                return
+            slot.canary, slot.shadow = Canary(loaded, settings.canary_share), None
+            swap.pair = self._shadows.begin(swap.task, loaded, slot.live)
+            swap.since, swap.state = self._clock(), "canary"
+        log.info("release %s/%s serves %.1f %% of users", swap.task, swap.version, 100 * settings.canary_share)
+
+    def _follow_canary(self, swap: Swap, now: float) -> None:
+        if self.slots[swap.task].canary is None:
+            self._engines.submit(self._refuse, swap, EngineError("it failed while it served some of the users"))
+        elif now - swap.since >= self._settings.canary_s:
             self._submit(self._flip, swap)
 
     def _flip(self, swap: Swap) -> None:
-        loaded = swap.loaded
-        assert loaded is not None
-        if swap.pair is not None and swap.pair.failed is not None:
-            raise swap.pair.failed
+        loaded = swap.unbroken()
         with self._timed(swap, "flip"), self._lock:
             if self._swaps.get(swap.task) is not swap:
                 return
@@ -192,7 +189,7 @@ class Swaps:
             else:
                 self._watch(slot, slot.flip(loaded))
         self._count(swap.task, "live")
-        _say_live(swap)
+        swap.say_live()
 
     def _go_back(self, swap: Swap) -> None:
         """To a release that is ready still: nothing is built and nothing shadows, neither it nor what it replaces."""
@@ -209,7 +206,7 @@ class Swaps:
             slot.shadow = None
             self._shadows.end(swap.task)
         self._count(swap.task, "rolled_back")
-        _say_live(swap)
+        swap.say_live()
 
     def _refuse(self, swap: Swap, error: Exception) -> None:
         with self._lock:
@@ -231,6 +228,7 @@ class Swaps:
         if swap.pair is None:
             return
         slot = self.slots[swap.task]
+        slot.canary = None
         if swap.before is not None and swap.before.live is slot.live:
             slot.shadow = swap.before.shadow
             self._shadows.resume(swap.before)
@@ -281,18 +279,3 @@ class Swaps:
 
     def _count(self, task: str, result: str) -> None:
         self._metrics.swaps.labels(task, result).inc()
-
-
-def _say_live(swap: Swap) -> None:
-    named = {"task": swap.task, "release": swap.version}
-    log.info("release %s/%s is live", swap.task, swap.version, extra=named)
-
-
-def step_back() -> None:
-    """Lowers the calling thread's priority, for good, and so that of threads that it starts: Linux has one for each.
-
-    Only where engines run on one thread: the pool that a build starts would run later inferences as low (measured:
-    with two threads, half of the work of each call).
-    """
-    thread = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))

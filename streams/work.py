@@ -10,18 +10,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.slot import Canary
 from streams.asking.header import Answer
 from streams.batch import EventBatch
 from streams.events import Record
 from streams.features import Rows
 from streams.raw import RawRecord
-from streams.state import Absorbed
+from streams.state import Absorbed, History
 from streams.tasks.attribution import Attribution
 from streams.tasks.base import Result, Task
 
 REPLAYED = "headrace-replayed"  # header of an event that is not late however old its timestamp is
 
 Said = Mapping[tuple[int, int, int], Record]
+Gather = Callable[[Absorbed, NDArray[np.intp]], History]
 Order = Callable[[Sequence[Record], Sequence[int], Sequence[RawRecord], Said], NDArray[np.int64]]
 
 
@@ -79,6 +81,7 @@ class Job:
     infer_us: int = 0
     buckets: list[tuple[int, int]] = field(default_factory=list)  # (bucket, row) of each event
     failures: tuple[Failure, ...] = ()
+    canary: Canary | None = None  # what serves these events' users, if it is not the live release
     told: list[Record] = field(default_factory=list)  # scores that requests were told: to be sent as they are
     explained: dict[int, Attribution] = field(default_factory=dict)  # by the number of an event that raises an alert
 
@@ -94,3 +97,4 @@ class Work:
     jobs: list[Job]
     first: list[Outgoing]  # dead letters and moves: sent with the scores
     started_ms: int
+    told: Mapping[str, list[Told]] = field(default_factory=dict)  # by task

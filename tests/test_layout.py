@@ -22,12 +22,13 @@ PURE = (
     "streams.events",
     "streams.features",
     "streams.labels",
+    "streams.policy",
     "streams.rows",
     "streams.state",
     "streams.tasks",
 )
 # What a person runs. It alone may reach both the fine-tune and Kafka.
-TOP = ("streams.cli", "streams.demo", "streams.learner", "streams.__main__")
+TOP = ("streams.cli", "streams.console", "streams.demo", "streams.learner", "streams.__main__")
 KAFKA = {"aiokafka", "confluent_kafka", "faust", "kafka", "mode"}
 TORCH = {"onnxscript", "peft", "torch", "transformers"}
 # Loaded by name, so no import statement leads a reader of the sources to it.

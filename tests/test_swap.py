@@ -18,7 +18,7 @@ from schemas.errors import EngineError
 from streams import swap as swap_module
 from streams.config import Settings
 from streams.ports import free_port
-from streams.swap import NICENESS, step_back
+from streams.priority import NICENESS, step_back
 from streams.worker import Worker
 from tests import shop
 from tests.records import NOON_MS, click, order
@@ -365,13 +365,15 @@ def test_who_builds_steps_back_and_nobody_else() -> None:
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
-STEPS = st.one_of(st.tuples(st.just("point"), st.integers(0, 4)), st.sampled_from(["build", "turn", "tick", "later"]))
+STEPS = st.one_of(
+    st.tuples(st.just("point"), st.integers(0, 4)), st.sampled_from(["build", "turn", "tick", "later", "fails"])
+)  # fmt: skip
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(STEPS, max_size=25))
-def test_whatever_comes_in_between_the_newest_pointer_is_live_in_the_end(steps: list[Any]) -> None:
-    place = SHOP
+@given(st.sampled_from([False, True]), st.lists(STEPS, max_size=25))
+def test_whatever_comes_in_between_the_newest_pointer_is_live_in_the_end(canaries: bool, steps: list[Any]) -> None:
+    place = WITH_CANARIES if canaries else SHOP
     for step in steps:
         if isinstance(step, tuple):
             place.point(f"v{step[1]}")
@@ -379,14 +381,17 @@ def test_whatever_comes_in_between_the_newest_pointer_is_live_in_the_end(steps: 
             place.builds.go()
         elif step == "turn":
             place.engines.submit(int).result()
+        elif step == "fails":
+            place.swaps.slots["fraud"].canary = None
         else:
             place.now += 50 if step == "later" else 0
             place.swaps.tick(place.now)
         slot = place.swaps.slots["fraud"]
         assert slot.live is slot.kept[0]
         assert slot.shadow is not slot.live
+        assert slot.canary is None or slot.canary.loaded is not slot.live
     place.point("last" if len(steps) % 2 else "v1")
-    for _ in range(3):
+    for _ in range(4):
         place.settle()
         place.now += 50
     assert place.live == ("last" if len(steps) % 2 else "v1")
@@ -396,6 +401,7 @@ def test_whatever_comes_in_between_the_newest_pointer_is_live_in_the_end(steps: 
 
 
 SHOP = SwapShop(shadow_wait_s=40, watch_s=120)
+WITH_CANARIES = SwapShop(shadow_wait_s=40, watch_s=120, canary_share=0.5, canary_s=40)
 
 
 # -- on a broker ---------------------------------------------------------------------------------------------

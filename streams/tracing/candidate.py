@@ -8,6 +8,7 @@ import numpy as np
 
 from engines.releases import ReleaseStore
 from engines.slot import load
+from streams.answering import answered
 from streams.catalog import NOT_A_CANDIDATE, Catalogue
 from streams.config import Settings
 from streams.events import Record
@@ -15,7 +16,6 @@ from streams.features import unpack
 from streams.live import prior_of
 from streams.lookups import Lookups
 from streams.output_columns import FEATURES_FORMAT
-from streams.scoring import answered
 from streams.tasks import make_task
 from streams.tasks.base import Result, Serving
 from streams.tracing.reproduce import event_of

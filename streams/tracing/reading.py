@@ -27,6 +27,7 @@ class Found(NamedTuple):
     offset: int
     timestamp: int
     record: Record
+    key: bytes = b""
 
     @property
     def place(self) -> dict[str, Any]:
@@ -120,5 +121,5 @@ class TopicReader:
                 self.unreadable += 1
             else:
                 place = self.topic, int(message.partition() or 0), int(message.offset() or 0)
-                found.append(Found(*place, message.timestamp()[1], record))
+                found.append(Found(*place, message.timestamp()[1], record, message.key() or b""))
         return found
