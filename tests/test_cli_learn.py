@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from schemas.confluent import ConfluentRegistry
 from streams.cli import app
 from streams.config import Settings
+from streams.demo.stage import environment
 from streams.learner.control import Command, Speaker, Status, statuses
 from streams.local import LocalRegistry
 from tests.conftest import FreshSettings
@@ -26,12 +27,7 @@ def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings
 @pytest.fixture
 def headrace(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging_as_it_was: None) -> Headrace:
     monkeypatch.chdir(tmp_path)
-    env = {
-        "HEADRACE_BROKERS": settings.brokers,
-        "HEADRACE_REGISTRY_URL": settings.registry_url,
-        "HEADRACE_APP_ID": settings.app_id,
-        "HEADRACE_TOPICS__LEARNING": settings.topics.learning,
-    }
+    env = environment(settings)
     return lambda line: CliRunner().invoke(app, line.split(), env=env, prog_name="headrace")
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from schemas.confluent import ConfluentRegistry
 from streams.cli import app
 from streams.config import Settings
+from streams.demo.stage import environment
 from streams.local import LocalRegistry
 from streams.policies import PolicyFeed
 from tests.conftest import FreshSettings
@@ -44,13 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def headrace(settings: Settings, folder: Path, logging_as_it_was: None) -> Headrace:
-    env = {
-        "HEADRACE_BROKERS": settings.brokers,
-        "HEADRACE_REGISTRY_URL": settings.registry_url,
-        "HEADRACE_APP_ID": settings.app_id,
-        "HEADRACE_TOPICS__POLICIES": settings.topics.policies,
-        "HEADRACE_TOPICS__LISTS": settings.topics.lists,
-    }
+    env = environment(settings)
     return lambda *words: CliRunner().invoke(app, words, env=env, prog_name="headrace")
 
 

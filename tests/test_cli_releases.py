@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from streams.cli import app
 from streams.config import Settings
+from streams.demo.stage import environment
 from streams.local import LocalRegistry
 from streams.pointers import live_pointers
 from tests import shop
@@ -27,14 +28,7 @@ def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings
 @pytest.fixture
 def headrace(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logging_as_it_was: None) -> Headrace:
     monkeypatch.chdir(tmp_path)
-    env = {
-        "HEADRACE_BROKERS": settings.brokers,
-        "HEADRACE_REGISTRY_URL": settings.registry_url,
-        "HEADRACE_RELEASE_STORE": settings.release_store,
-        "HEADRACE_APP_ID": settings.app_id,
-        "HEADRACE_DATA_DIR": str(settings.data_dir),
-        "HEADRACE_TOPICS__RELEASES": settings.topics.releases,
-    }
+    env = environment(settings)
 
     def run(line: str) -> Result:
         return CliRunner().invoke(app, line.split(), env=env, prog_name="headrace")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from schemas.errors import BadRecord, SettingsError
+from streams.cli.audited import write_down
 from streams.cli.frame import FAILED, JSON_OPTION, Ticker, load_settings, open_registry, print_json, print_table
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def replay(
     settings = load_settings(context)
     selection = _selection(settings, code, topic, since, ids=ids)
     ticker = Ticker("steps")
+    with open_registry(settings) as registry:
+        write_down(settings, registry, "letters.replay", settings.topics.deadletters, ids=ids or [], all=everything)
     with _letters(settings) as letters:
         done = letters.replay(selection, ticker.tick)
     ticker.end()

@@ -1,8 +1,6 @@
 """`headrace learn`: what the learner does and why, a fine-tune now, and a pause that outlasts it.
 The commands speak to the learner over models.learning: they work from anywhere that reaches the broker."""
 
-import getpass
-import os
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from streams.cli.frame import JSON_OPTION, load_settings, print_json
+from streams.cli.audited import write_down
+from streams.cli.frame import JSON_OPTION, load_settings, open_registry, print_json
 
 if TYPE_CHECKING:
     from streams.config import Settings
@@ -62,7 +61,7 @@ def now(context: typer.Context, task: str = TASK_ARGUMENT) -> None:
     """
     settings = load_settings(context)
     for name in _tasks(settings, task):
-        _ask(settings, name, asked_at=_now_ms())
+        _ask(settings, "now", name, asked_at=_now_ms())
         print(f"{name}: asked for; `headrace learn status` says what comes of it")
 
 
@@ -76,7 +75,7 @@ def pause(context: typer.Context, task: str = TASK_ARGUMENT) -> None:
     """
     settings = load_settings(context)
     for name in _tasks(settings, task):
-        _ask(settings, name, paused=True)
+        _ask(settings, "pause", name, paused=True)
         print(f"{name}: paused")
 
 
@@ -90,7 +89,7 @@ def resume(context: typer.Context, task: str = TASK_ARGUMENT) -> None:
     """
     settings = load_settings(context)
     for name in _tasks(settings, task):
-        _ask(settings, name, paused=False)
+        _ask(settings, "resume", name, paused=False)
         print(f"{name}: goes on")
 
 
@@ -102,13 +101,11 @@ def _tasks(settings: "Settings", task: str) -> list[str]:
     return [make_task(task).name] if task else list(settings.tasks)
 
 
-def _ask(settings: "Settings", task: str, **changed: Any) -> None:
+def _ask(settings: "Settings", word: str, task: str, **changed: Any) -> None:
     from streams.learner.control import command
 
-    try:
-        by = getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        by = str(os.getuid())
+    with open_registry(settings) as registry:
+        by = write_down(settings, registry, f"learn.{word}", task)
     command(settings, task, _now_ms(), by=by, **changed)
 
 

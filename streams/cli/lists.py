@@ -1,13 +1,12 @@
 """`headrace lists show|add|remove`: users, cards, devices, addresses, emails and ips that rules of a policy know.
 Workers know of a change with their next micro-batch."""
 
-import getpass
-import os
 import time
 from datetime import UTC, datetime
 
 import typer
 
+from streams.cli.audited import write_down
 from streams.cli.frame import JSON_OPTION, open_registry, print_json, print_table
 from streams.cli.tracing import instant, reachable
 
@@ -57,11 +56,12 @@ def add(
     """
     end = instant(until, "--until") if until else None
     settings = reachable(context)
-    from streams.policy_lists import Entry, ListWriter
+    from streams.policy_lists import Entry, ListWriter, checked
 
     kind, _, token = what.partition(":")
     with open_registry(settings) as registry:
-        entry = Entry(name, kind, token, reason, end, _user(), time.time_ns() // 1_000_000)
+        by = write_down(settings, registry, "list.add", checked(name, kind, token), reason=reason, until=end)
+        entry = Entry(name, kind, token, reason, end, by, time.time_ns() // 1_000_000)
         ListWriter(settings, registry).put(entry)
     print(f"{what} is on the {name} list")
 
@@ -75,19 +75,13 @@ def remove(context: typer.Context, name: str = LIST, what: str = WHAT) -> None:
         headrace lists remove block card:4f1c
     """
     settings = reachable(context)
-    from streams.policy_lists import ListWriter
+    from streams.policy_lists import ListWriter, checked
 
     kind, _, token = what.partition(":")
     with open_registry(settings) as registry:
+        write_down(settings, registry, "list.remove", checked(name, kind, token))
         ListWriter(settings, registry).take_off(name, kind, token)
     print(f"{what} is not on the {name} list")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return str(os.getuid())
 
 
 def _time(ms: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from schemas.errors import ReleaseError, SettingsError
+from streams.cli.audited import write_down
 from streams.cli.frame import JSON_OPTION, load_settings, open_registry, print_json, print_table
 from streams.cli.releases import open_store, opened
 
@@ -70,7 +71,7 @@ def promote(
     task = release.partition("/")[0]
     _known(task, settings)
     found = opened(open_store(settings), release)
-    with _pointers(settings) as pointers:
+    with _pointers(settings, "release.promote", release, pinned=pin) as pointers:
         _say(pointers.move(task, found.version, now_ms=_now_ms(), pinned=pin, by_hand=True))
 
 
@@ -85,7 +86,7 @@ def rollback(context: typer.Context, task: str = typer.Argument(metavar="TASK"))
     from streams.pointers import Announcement
 
     _known(task, settings)
-    with _pointers(settings) as pointers:
+    with _pointers(settings, "release.rollback", task) as pointers:
         before, said = pointers.get(task), []
         if before is not None and before.previous is not None:
             opened(open_store(settings), f"{task}/{before.previous}")
@@ -107,7 +108,7 @@ def pin(
     """
     settings = load_settings(context)
     _known(task, settings)
-    with _pointers(settings) as pointers:
+    with _pointers(settings, "release.unpin" if off else "release.pin", task) as pointers:
         if (before := pointers.get(task)) is None:
             raise ReleaseError(
                 f"nothing is live of {task}",
@@ -146,13 +147,16 @@ def history(
 
 
 @contextmanager
-def _pointers(settings: "Settings") -> "Iterator[Pointers]":
+def _pointers(settings: "Settings", action: str, subject: str, **detail: Any) -> "Iterator[Pointers]":
+    """What is about to be done is written down first."""
     from streams.clients import require_broker
     from streams.pointers import Pointers
 
     require_broker(settings)
     with open_registry(settings) as registry:
-        yield Pointers(settings, registry)
+        pointers = Pointers(settings, registry)
+        write_down(settings, registry, action, subject, **detail)
+        yield pointers
 
 
 def _known(task: str, settings: "Settings") -> None:

@@ -2,8 +2,6 @@
 A policy is a TOML file that is reviewed as any other; what is applied is on the topic `policies`, for all workers."""
 
 import difflib
-import getpass
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from schemas.errors import DataUnavailable, PolicyError
+from streams.cli.audited import write_down
 from streams.cli.frame import JSON_OPTION, Ticker, load_settings, open_registry, print_json, print_table
 from streams.cli.tracing import instant, reachable
 
@@ -138,9 +137,14 @@ def apply(
     """
     settings = reachable(context)
     from streams import policy_topic
+    from streams.policy.decide import Policy
+    from streams.policy.lists import Lists
 
+    text = _text(file)
+    version = Policy.parse(text, Lists(), file).version
     with open_registry(settings) as registry:
-        applied = policy_topic.apply(settings, registry, _text(file), shadow=shadow, by=_user(), note=note)
+        by = write_down(settings, registry, "policy.apply", f"fraud/{_standing(shadow)}", version=version, note=note)
+        applied = policy_topic.apply(settings, registry, text, shadow=shadow, by=by, note=note)
     print(f"{applied.version} is {'the shadow' if shadow else 'live'}")
 
 
@@ -156,7 +160,8 @@ def clear(context: typer.Context, shadow: bool = typer.Option(False, "--shadow",
     from streams import policy_topic
 
     with open_registry(settings) as registry:
-        policy_topic.apply(settings, registry, "", shadow=shadow, by=_user())
+        by = write_down(settings, registry, "policy.clear", f"fraud/{_standing(shadow)}")
+        policy_topic.apply(settings, registry, "", shadow=shadow, by=by)
     print("no policy is shadowed" if shadow else NONE_DECIDES)
 
 
@@ -266,11 +271,8 @@ def _text(file: str) -> str:
         raise PolicyError(f"cannot be read: {error}", where=file, expected="a TOML file") from error
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return str(os.getuid())
+def _standing(shadow: bool) -> str:
+    return "shadow" if shadow else "live"
 
 
 def _time(ms: int) -> str:

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from schemas.errors import DataUnavailable
+from streams.access.accounts import Accounts
+from streams.audit.pseudonyms import shell_user
 from streams.config import Settings
 from streams.demo import stage
 from streams.demo.models import SEED, ModelPlan
@@ -42,6 +44,7 @@ BROWSE, GUESTS = 0.6, 0.25  # fewer visits without an order than usual: more day
 BAD_EVERY = 500  # events between two bad messages
 DRAW_S = 0.5
 WARM_S = 120.0
+LINK_MINUTES = 60
 
 
 def run(settings: Settings, seconds: float | None = None) -> None:
@@ -81,10 +84,22 @@ def run(settings: Settings, seconds: float | None = None) -> None:
                 say("starting the learner; of clicks and ads it makes examples only, or the fraud would have to wait")
                 for task in ("recommendations", "ctr"):
                     command(own, task, time.time_ns() // 1_000_000, paused=True, by="demo")
-                with stage.process(own, "learner", own.learner_web.port, folder / "learner.log"):
+                with (
+                    stage.process(own, "learner", own.learner_web.port, folder / "learner.log"),
+                    stage.process(own, "console", own.console.port, folder / "console.log"),
+                ):
+                    say(f"the console, for whoever opens this link first: {login_link(own)}", soft_wrap=True)
                     live(console, own, world, publisher, folder, seconds)
     except KeyboardInterrupt:
         say("stopped")
+
+
+def login_link(settings: Settings) -> str:
+    """Logs in once, as who may do all."""
+    with Accounts(settings) as accounts:
+        now_ms = time.time_ns() // 1_000_000
+        code = accounts.login_code("admin", by=shell_user(), now_ms=now_ms, minutes=LINK_MINUTES)
+    return f"http://127.0.0.1:{settings.console.port}/login/once?code={code}"
 
 
 def data(console: Console) -> str:

@@ -40,7 +40,7 @@ from streams.topics import create_topics
 from streams.vectors import vector_key
 
 READY_S = 60.0
-READY = {"worker": "readyz", "learner": "healthz"}
+READY = {"worker": "readyz", "learner": "healthz", "console": "healthz"}
 STOP_S = 20.0
 
 #: A small shop in a hurry: five hours of its time are a second, and a chargeback later than ten days is a late one.
@@ -52,6 +52,9 @@ LEARNING: dict[str, Any] = {
     "gate_positives": 20,
     "windows_s": {**WINDOWS_S, "fraud": 10 * 86_400},
 }
+
+MADE_AS = 2
+"""Raised where models of the same plan come out otherwise: those that were made before are made anew."""
 
 Say = Callable[[str], None]
 
@@ -74,14 +77,17 @@ def servers(folder: Path, cache: Path, say: Say) -> Iterator[tuple[str, str]]:
 
 def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: Path) -> Settings:
     """The user's settings with the demo's own servers, folder and release store."""
+    web, learner_web, pages = (free_port() for _ in range(3))
+    seen = {"workers": (f"127.0.0.1:{web}",), "learners": (f"127.0.0.1:{learner_web}",)}
     return settings.model_copy(
         update={
             "brokers": brokers,
             "registry_url": registry_url,
             "data_dir": folder / "run",
             "app_id": "headrace-demo",
-            "web": settings.web.model_copy(update={"host": "127.0.0.1", "port": free_port()}),
-            "learner_web": settings.learner_web.model_copy(update={"host": "127.0.0.1", "port": free_port()}),
+            "web": settings.web.model_copy(update={"host": "127.0.0.1", "port": web}),
+            "learner_web": settings.learner_web.model_copy(update={"host": "127.0.0.1", "port": learner_web}),
+            "console": settings.console.model_copy(update={"host": "127.0.0.1", "port": pages, **seen}),
             "learning": settings.learning.model_copy(update=LEARNING),
         }
     )
@@ -89,7 +95,8 @@ def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: P
 
 def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], None]) -> dict[str, str]:
     """Versions of the releases by task: those made before from the same plan, or new ones."""
-    digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()
+    said = json.dumps([MADE_AS, asdict(plan)], sort_keys=True)
+    digest = hashlib.sha256(said.encode()).hexdigest()
     marker = folder / "models.json"
     if marker.exists():
         made = json.loads(marker.read_text())
@@ -154,7 +161,7 @@ def pointer(task: str, version: str, epoch: int = 1) -> dict[str, object]:
 
 @contextmanager
 def process(settings: Settings, command: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`headrace worker` or `headrace learner` in its own process, answering when the context is entered, stopped in
+    """`headrace worker`, `learner` or `console` in its own process, answering when the context is entered, stopped in
     order when it is left.
     """
     with log.open("wb") as file:
