@@ -1,19 +1,23 @@
 """`headrace policy` and `headrace lists`: a file is checked, compared and applied; lists change with a command."""
 
 import json
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 from typer.testing import CliRunner, Result
 
 from schemas.confluent import ConfluentRegistry
+from schemas.wire import Encoder
 from streams.cli import app
 from streams.config import Settings
 from streams.demo.stage import environment
 from streams.local import LocalRegistry
 from streams.policies import PolicyFeed
+from streams.policy_topic import apply
 from tests.conftest import FreshSettings
 from tests.records import order
 from tests.test_policy import FIELDS_OF_NOTHING
@@ -111,6 +115,34 @@ def test_workers_follow_what_is_applied_and_keep_the_one_before_where_it_cannot_
             headrace("policy", "clear")
             feed.wait_current(30)
             assert feed.standing.live is None
+        finally:
+            feed.stop()
+
+
+def test_a_policy_that_cannot_be_used_stops_nothing_and_the_one_before_goes_on_deciding(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        good = apply(settings, registry, POLICY, by="ann")
+        feed = PolicyFeed(settings, registry)
+        try:
+            feed.wait_current(30)
+            before = feed.standing.live
+            encode = Encoder(registry, settings.topics.policies, "policy")
+            bad = {"task": "fraud", "standing": "live", "version": "next@1", "digest": "", "document": "name = 1",
+                   "applied_at": 0, "by": "", "note": ""}  # fmt: skip
+            producer = confluent_kafka.Producer(settings.librdkafka())
+            producer.produce(settings.topics.policies, encode(bad), b"fraud/live", 0)
+            producer.produce(settings.topics.lists, b"no avro", b"block/card:1", 0)
+            producer.produce(settings.topics.lists, None, b"nonsense", 0)
+            assert producer.flush(30) == 0
+            with caplog.at_level(logging.ERROR, "streams.policies"):
+                feed.wait_current(30)
+            assert feed.standing.live is before
+            assert before is not None
+            assert before.version == good.version
+            assert f"fraud/live: next@1 cannot be used, {before.version} decides on" in caplog.text
+            assert before.decide(order(), 0.0, FIELDS_OF_NOTHING).decision == "approve"
         finally:
             feed.stop()
 
