@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from schemas.errors import ReleaseError, SettingsError
+from schemas.errors import SettingsError
 from streams.cli.audited import write_down
 from streams.cli.frame import JSON_OPTION, load_settings, open_registry, print_json, print_table
 from streams.cli.releases import open_store, opened
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from streams.config import Settings
-    from streams.pointers import Announcement, Pointer, Pointers
-
-
-BY_HAND = json.dumps({"reasons": ["By hand."]})
+    from streams.pointers import Announcement, Pointer
+    from streams.release_moves import ReleaseMoves
 
 
 def register(app: typer.Typer) -> None:
@@ -71,8 +69,8 @@ def promote(
     task = release.partition("/")[0]
     _known(task, settings)
     found = opened(open_store(settings), release)
-    with _pointers(settings, "release.promote", release, pinned=pin) as pointers:
-        _say(pointers.move(task, found.version, now_ms=_now_ms(), pinned=pin, by_hand=True))
+    with _moves(settings, "release.promote", f"{task}/{found.version}", pinned=pin) as moves:
+        _say(moves.promote(task, found.version, pinned=pin))
 
 
 def rollback(context: typer.Context, task: str = typer.Argument(metavar="TASK")) -> None:
@@ -83,15 +81,9 @@ def rollback(context: typer.Context, task: str = typer.Argument(metavar="TASK"))
         headrace releases rollback fraud
     """
     settings = load_settings(context)
-    from streams.pointers import Announcement
-
     _known(task, settings)
-    with _pointers(settings, "release.rollback", task) as pointers:
-        before, said = pointers.get(task), []
-        if before is not None and before.previous is not None:
-            opened(open_store(settings), f"{task}/{before.previous}")
-            said.append(Announcement(task, before.version, "rolled back", "", BY_HAND, _now_ms()))
-        _say(pointers.roll_back(task, now_ms=_now_ms(), by_hand=True, announcements=said))
+    with _moves(settings, "release.rollback", task) as moves:
+        _say(moves.roll_back(task))
 
 
 def pin(
@@ -108,15 +100,8 @@ def pin(
     """
     settings = load_settings(context)
     _known(task, settings)
-    with _pointers(settings, "release.unpin" if off else "release.pin", task) as pointers:
-        if (before := pointers.get(task)) is None:
-            raise ReleaseError(
-                f"nothing is live of {task}",
-                where=settings.topics.releases,
-                expected="a pointer",
-                todo="run `headrace releases promote TASK/VERSION --pin`",
-            )
-        _say(pointers.move(task, before.version, now_ms=_now_ms(), pinned=not off, by_hand=True))
+    with _moves(settings, "release.unpin" if off else "release.pin", task) as moves:
+        _say(moves.pin(task, pinned=not off))
 
 
 def history(
@@ -147,16 +132,15 @@ def history(
 
 
 @contextmanager
-def _pointers(settings: "Settings", action: str, subject: str, **detail: Any) -> "Iterator[Pointers]":
+def _moves(settings: "Settings", action: str, subject: str, **detail: Any) -> "Iterator[ReleaseMoves]":
     """What is about to be done is written down first."""
     from streams.clients import require_broker
-    from streams.pointers import Pointers
+    from streams.release_moves import ReleaseMoves
 
     require_broker(settings)
     with open_registry(settings) as registry:
-        pointers = Pointers(settings, registry)
         write_down(settings, registry, action, subject, **detail)
-        yield pointers
+        yield ReleaseMoves(settings, registry, _now_ms)
 
 
 def _known(task: str, settings: "Settings") -> None:

@@ -65,18 +65,23 @@ class Feed:
         for message, record in zip(
             arrived, self._decoder.decode_many([message.value() for message in arrived]), strict=True
         ):
-            if isinstance(record, BadRecord):
-                self.unreadable += 1
-            else:
+            if not isinstance(record, BadRecord):
                 self._take(record, message)
+            elif message.value() is not None:  # else it was deleted, as a person was forgotten
+                self.unreadable += 1
             self.next[message.partition()] = message.offset() + 1
         return len(arrived)
 
 
 def read_examples(
-    settings: Settings, registry: Registry, task: str, ranges: Mapping[int, tuple[int, int]]
+    settings: Settings,
+    registry: Registry,
+    task: str,
+    ranges: Mapping[int, tuple[int, int]],
+    deleted: Callable[[str, int], bool] = lambda user_id, stamped: False,
 ) -> Iterator[tuple[int, int, Record]]:
-    """(partition, offset, example) of a task, by partition and offset; what retention has taken is passed over.
+    """(partition, offset, example) of a task, by partition and offset; what retention has taken is passed over, and
+    what is `deleted`, by user and the broker's UTC ms.
 
     Raises BrokerUnavailable, RegistryUnavailable, SettingsError.
     """
@@ -87,5 +92,7 @@ def read_examples(
         for messages in read_range(settings, topic, part, max(start, low), min(end, high)):
             records = decoder.decode_many([message.value() for message in messages])
             for message, record in zip(messages, records, strict=True):
-                if not isinstance(record, BadRecord) and record["task"] == task:
+                if isinstance(record, BadRecord) or record["task"] != task:
+                    continue
+                if not deleted(record["user_id"], message.timestamp()[1]):
                     yield part, message.offset(), record

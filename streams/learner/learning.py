@@ -27,12 +27,14 @@ from streams.learner.child import Standby
 from streams.learner.control import Control, Speaker
 from streams.learner.cycle import Bench
 from streams.learner.feed import Feed, read_examples
+from streams.learner.forgetting import Forgetting
 from streams.learner.metrics import LearnerMetrics
 from streams.learner.task import TaskLearning
 from streams.learner.telling import Teller
 from streams.live import CatalogueFeed
 from streams.offsets import offsets_at
 from streams.patience import until_it_works
+from streams.privacy.ledger import Ledger
 from streams.tasks import make_task
 
 log = logging.getLogger(__name__)
@@ -90,17 +92,20 @@ class Learning:
         self._control = made(lambda: Control(settings, registry))
         self._teller = Teller(made(lambda: Speaker(settings, registry)), self._metrics, self._clock)
         self._feed = made(lambda: CatalogueFeed(settings, registry, self._catalog))
+        self._forgotten = made(lambda: Ledger(settings, registry))
+        self._forgetting = Forgetting(settings, self._forgotten, settings.data_dir / "learner" / settings.app_id)
         decoders = made(lambda: (Decoder(registry, "training_example"), Decoder(registry, "shadow_score")))
         self._examples = Feed(settings, settings.topics.examples, decoders[0], self._on_example)
         self._shadows = Feed(settings, settings.topics.shadow, decoders[1], self._on_shadow)
         try:
             for what, reader in (
-                ("the catalogue", self._feed), ("releases", self._champions), ("commands", self._control)
+                ("the catalogue", self._feed), ("releases", self._champions), ("commands", self._control),
+                ("who was forgotten", self._forgotten),
             ):  # fmt: skip
                 self._until_it_works(what, partial(reader.wait_current, READ_S))
             yield
         finally:
-            for reader in (self._feed, self._champions, self._control):
+            for reader in (self._feed, self._champions, self._control, self._forgotten):
                 reader.stop()
             self._examples.close()
             self._shadows.close()
@@ -175,12 +180,14 @@ class Learning:
         due = self._clock() - self._looked >= LOOK_S
         if due and self._examples.current and not any(bench.cycle for bench in self._benches.values()):
             self._looked = self._clock()
+            self._forgetting.look(self._now())
             self._start_one()
         for task in self._tasks.values():
             self._say(task)
 
     def _on_example(self, record: Record, message: Message) -> None:
-        if (task := self._tasks.get(record["task"])) is not None:
+        task = self._tasks.get(record["task"])
+        if task is not None and not self._forgetting.deleted(record["user_id"], message.timestamp()[1]):
             task.example(record, message)
 
     def _on_shadow(self, record: Record, message: Message) -> None:
@@ -213,7 +220,7 @@ class Learning:
         log.info("a fine-tune of %s begins: %s", task.name, reason, extra={"task": task.name})
         self._feed.drain()
         cycle = task.cycle(reason, self._now())
-        examples = read_examples(self._settings, self._registry, task.name, found.ranges)
+        examples = read_examples(self._settings, self._registry, task.name, found.ranges, self._forgetting.deleted)
         fresh = (record for part, at, record in examples if not task.knows(part, at, record))
         try:
             bench.begin(cycle, found, self._catalog, fresh, seed=seed, delays=task.waits.estimated())

@@ -29,6 +29,8 @@ class LearnerMetrics:
         self.compared = self._gauge("watched_events", "Events on which the live release was compared.", "task")
         self.roc_auc = self._gauge("live_roc_auc", "Of the newest matured examples.", "task", "release")
         self.calibration = self._gauge("live_calibration", "Predictions over positives.", "task", "release")
+        self.labelled = self._gauge("live_labels", "Of the newest matured examples: how many.", "task", "release")
+        self.positives = self._gauge("live_positives", "Of these, positives.", "task", "release")
         self.estimated = self._gauge(
             "live_estimated_roc_auc", "From the chances alone, where labels are not there yet.", "task", "release"
         )
@@ -49,6 +51,8 @@ class LearnerMetrics:
         self.roc_auc.labels(task, release).set(figures.roc_auc)
         self.calibration.labels(task, release).set(figures.calibration)
         self.estimated.labels(task, release).set(figures.estimated_roc_auc)
+        self.labelled.labels(task, release).set(figures.labels)
+        self.positives.labels(task, release).set(figures.positives)
 
     def page(self) -> bytes:
         """Prometheus text format 0.0.4."""

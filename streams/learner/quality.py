@@ -18,6 +18,7 @@ class Figures:
     """NaN where there is nothing to say it from. calibration: predictions over positives; 1 is right."""
 
     labels: int
+    positives: int
     roc_auc: float
     calibration: float
     estimated_roc_auc: float
@@ -44,6 +45,7 @@ class Quality:
         positives = float(weight @ label)
         return Figures(
             len(known),
+            int((label > 0.5).sum()),
             roc_auc(p, label * weight, (1 - label) * weight),
             float(weight @ p) / positives if positives > 0 else float("nan"),
             roc_auc(said, said, 1 - said),

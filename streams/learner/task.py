@@ -209,6 +209,7 @@ class TaskLearning:
         found = self.split
         return {
             "champion": self.champion, "new": found.new, "positives": found.positives, "held": found.held,
+            "drift": list(self.drift.reasons()),
             "attempts": self.attempts, "watched": self.watching.compared if self.watching else 0, "last": self.last,
             **more,
         }  # fmt: skip
