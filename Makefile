@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: help env demo test test-crash check format lock clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-ask soak-swaps quality-smoke
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-click-fraud soak-swaps quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -47,7 +47,10 @@ bench-reasons: $(READY) ## Are an alert's reasons faithful, and the simulator's 
 bench-alerts: $(READY) ## Time from order to explained alert at 200 orders/s
 	@$(PYTHON) -m bench.alerts $(ARGS)
 
-bench-ask: $(READY) ## Time from request to answer at 100 requests/s beside 500 events/s
+bench-click-fraud: $(READY) ## Are clicks of bots told from those of people, and what does it change?
+	@$(PYTHON) -m bench.click_fraud $(ARGS)
+
+bench-sync: $(READY) ## Time from request to answer at 200 requests/s beside 200 events/s
 	@$(PYTHON) -m bench.asking $(ARGS)
 
 bench-recovery: $(READY) ## Time to score again with a million users in state

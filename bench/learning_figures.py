@@ -16,6 +16,9 @@ from finetune.problems import Asked
 from finetune.release import BUCKET, PRECISION, scored, vector_table
 from streams.tasks.base import calibrated
 
+LOOKS_NEW = 0.02
+"""Chance of the new kind from which on an innocent order looks like it."""
+
 Floats = NDArray[np.float64]
 Figures = dict[str, float]
 
@@ -51,7 +54,7 @@ class Period:
     def _figures(self, chance: Floats) -> Figures:
         which, story = self.which, self.story
         if story.scenario.task == "fraud":
-            return fraud_figures(chance[:, 0], story.truth[which, 0], story.kind[which])
+            return fraud_figures(chance[:, 0], story.truth[which, 0], story.kind[which], story.new[which])
         seen = story.seen[which]
         return click_figures(chance[seen], story.chance[which][seen])
 
@@ -65,11 +68,18 @@ def chances(story: Story, release: Release, which: NDArray[np.intp], threads: in
     return calibrated(outputs["logit"].reshape(len(which), -1), release.manifest.calibration)
 
 
-def fraud_figures(chance: Floats, label: Floats, kind: NDArray[np.str_]) -> Figures:
-    """PR-AUC of all, and of new and of old kinds against the innocent; predicted frauds over frauds."""
+def fraud_figures(chance: Floats, label: Floats, kind: NDArray[np.str_], new: Floats) -> Figures:
+    """PR-AUC of all, and of new and of old kinds against the innocent; predicted frauds over frauds.
+
+    Of the old kinds against those innocents alone that do not look like the new one: who has learned it ranks these
+    high, and a perfect model loses 12 to 15 % of its PR-AUC on old kinds against all.
+    """
     found = {"all": pr_auc(label, chance)}
-    for name, struck in (("new", is_new(kind)), ("old", (label > 0.5) & ~is_new(kind))):
-        part = struck | (label < 0.5)
+    innocent = label < 0.5
+    for name, struck, others in (
+        ("new", is_new(kind), innocent), ("old", (label > 0.5) & ~is_new(kind), innocent & (new < LOOKS_NEW)),
+    ):  # fmt: skip
+        part = struck | others
         if struck.any():
             found[name] = pr_auc(label[part], chance[part])
     return found | {"predicted": float(chance.sum() / label.sum())}

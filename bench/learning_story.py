@@ -106,7 +106,7 @@ class Arrived:
 @dataclass(slots=True)
 class Story:
     """One replayed world. truth, chance, seen (N, C): what became of each place of an example, how likely it was, and
-    whether it came to the user's eyes. kind (N,): of the fraud.
+    whether it came to the user's eyes. kind (N,): of the fraud; new (N,): how likely the new kind of it alone was.
     """
 
     scenario: Scenario
@@ -119,6 +119,7 @@ class Story:
     chance: NDArray[np.float64]
     seen: NDArray[np.bool_]
     kind: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, np.str_))
+    new: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def task(self) -> Task:
@@ -156,6 +157,7 @@ class Story:
             "label_hash": each.label_hash,
             "observed_at": each.observed_at,
             "prediction": None,
+            "automation": [],
         }
 
 
@@ -223,18 +225,20 @@ def joined(task: Task, examples: Examples, labels: dict[tuple[str, str], list[Re
 
 def _truths(
     world: World, task: Task, examples: Examples
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.str_]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.str_], NDArray[np.float64]]:
     width = examples.rows["ad"].shape[1] if task.name == "ctr" else 1
     truth, chance = np.zeros((len(examples), width)), np.zeros((len(examples), width))
     seen = np.zeros((len(examples), width), np.bool_)
     kinds: list[str] = []
+    new = np.zeros(len(examples))
     for number, event in enumerate(examples.events):
         told = world.truth(event["event_id"])
         assert told is not None, event["event_id"]
         count = len(told.outcomes)
         truth[number, :count], chance[number, :count], seen[number, :count] = told.outcomes, told.probabilities, True
         kinds.append(told.kind)
-    return truth, chance, seen, np.array(kinds, np.str_)
+        new[number] = told.new
+    return truth, chance, seen, np.array(kinds, np.str_), new
 
 
 def is_new(kind: NDArray[np.str_]) -> NDArray[np.bool_]:

@@ -36,7 +36,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 SEED, TOP = 21, 3
 OTHERS = 16
 """Good orders whose values take a group's place."""
-TARGETS = {"top_group_moves_most": 0.95, "true_cause_in_top_three": 0.90}
+TARGETS = {"another_group_moves_more": 0.05, "true_cause_not_in_top_three": 0.10}
 MEANT = {
     "pace": {"pace"},
     "card": {"card"},
@@ -132,8 +132,8 @@ def judged(found: list[Alert]) -> dict[str, Any]:
     return {
         "alerts": len(found),
         "frauds_with_cause": len(known),
-        "top_group_moves_most": float(np.mean(named)),
-        "true_cause_in_top_three": float(np.mean([hit for part in hits.values() for hit in part])),
+        "another_group_moves_more": 1 - float(np.mean(named)),
+        "true_cause_not_in_top_three": 1 - float(np.mean([hit for part in hits.values() for hit in part])),
         "by_kind": {kind: round(float(np.mean(part)), 3) for kind, part in sorted(hits.items())},
         "by_cause": {cause: round(float(np.mean(part)), 3) for cause, part in sorted(causes.items())},
         "completeness_error_log_odds_median": float(np.median(left)),

@@ -79,7 +79,9 @@ def a_row(partition: int) -> bytes:
     clicks = [event.record for event in uniform_load(CLICKS_EACH, 1, 7, (1.0, 0.0, 0.0))]
     count = len(clicks)
     state.absorb(event_batch(clicks, [CLICKS] * count, [partition] * count, [-1] * count, Catalogue()))
-    return next(iter(state.snapshot([partition]).records(partition)))[1]
+    _, packed = next(iter(state.snapshot([partition]).records(partition)))
+    assert packed is not None
+    return packed
 
 
 def frontier(settings: Settings) -> Frontier:

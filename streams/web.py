@@ -1,9 +1,9 @@
 """The worker's web part: /healthz, /readyz and /metrics, on 127.0.0.1 unless the settings say otherwise.
-It only reads: nothing that a request does changes the worker."""
+These only read: nothing that such a request does changes the worker. Requests for scores are in streams.asking."""
 
 import time
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from aiohttp import web
 
@@ -12,11 +12,25 @@ from streams.config_sections import Web
 from streams.health import Clock, Provider, Watchdog, missing
 from streams.metrics import Metrics
 
+CLOSE_S = 2.0  # how long requests may still take when the server ends
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def application(provider: Provider, metrics: Metrics, limit_s: float, clock: Clock = time.monotonic) -> web.Application:
-    """`limit_s`: how long offsets may stand still under lag, as for the watchdog."""
+class More(Protocol):
+    """Further pages."""
+
+    def add_to(self, app: web.Application) -> None: ...
+
+
+def application(
+    provider: Provider,
+    metrics: Metrics,
+    limit_s: float,
+    clock: Clock = time.monotonic,
+    more: More | None = None,
+    largest: int = 1 << 20,
+) -> web.Application:
+    """`limit_s`: how long offsets may stand still under lag, as for the watchdog. `largest`: bytes of a body."""
     watchdog = Watchdog(limit_s)
 
     async def healthz(_: web.Request) -> web.Response:
@@ -39,10 +53,12 @@ def application(provider: Provider, metrics: Metrics, limit_s: float, clock: Clo
         metrics.ready.set(not missing(provider.status()))
         return web.Response(body=metrics.page(), headers={"Content-Type": METRICS_TYPE})
 
-    app = web.Application()
+    app = web.Application(client_max_size=largest)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", page)
+    if more is not None:
+        more.add_to(app)
     return app
 
 
@@ -54,7 +70,7 @@ class Server:
     """Serves an application while its context is open. SettingsError if the address cannot be had."""
 
     def __init__(self, app: web.Application, settings: Web) -> None:
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
         self._settings = settings
         self.port = settings.port
 

@@ -72,7 +72,7 @@ def record(task: str, target: str, label: float, time: int, features: bytes, **o
         "matured_at": time + MINUTE, "revision": 0, "event_time": time, "release": "r1", "features_format": 1,
         "features": features, "user_id": f"u{target}", "source": "chargeback" if label > 0 else "",
         "label_hash": zlib.crc32(f"{target} {over.get('candidate_id')}".encode()) if label > 0 else 0,
-        "observed_at": time + MINUTE, "prediction": None,
+        "observed_at": time + MINUTE, "prediction": None, "automation": [],
     }  # fmt: skip
     made |= over
     parts = [made[part] for part in ("task", "target_id", "candidate_id", "name", "revision")]

@@ -54,9 +54,16 @@ def test_who_knows_the_chances_is_calibrated(story: Story) -> None:
 
 def test_kinds_are_told_apart_by_who_struck() -> None:
     label, kind = np.array([1.0, 1.0, 0.0, 0.0]), np.array(["reshipping", "bust_out", "", ""])
-    found = fraud_figures(np.array([0.1, 0.9, 0.2, 0.3]), label, kind)
+    found = fraud_figures(np.array([0.1, 0.9, 0.2, 0.3]), label, kind, np.zeros(4))
     assert found["old"] == 1.0
     assert found["new"] < 0.5
+
+
+def test_an_innocent_order_that_looks_like_the_new_kind_says_nothing_of_the_old_ones() -> None:
+    label, kind = np.array([1.0, 0.0, 0.0]), np.array(["bust_out", "", ""])
+    chance = np.array([0.5, 0.9, 0.2])
+    assert fraud_figures(chance, label, kind, np.zeros(3))["old"] == 0.5
+    assert fraud_figures(chance, label, kind, np.array([0.0, 0.3, 0.0]))["old"] == 1.0
 
 
 def test_the_mean_chance_has_an_entropy_of_one() -> None:

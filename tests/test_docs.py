@@ -176,6 +176,8 @@ def test_the_settings_table_is_whole_and_its_defaults_are_right() -> None:
 def said(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)
 
 

@@ -116,8 +116,10 @@ ANY_FACTS = st.builds(
 @given(ANY_FACTS, st.booleans(), st.integers(0, 100))
 def test_any_facts_have_a_probability_of_fraud(order: OrderFacts, new_kind: bool, seed: int) -> None:
     draws = Draws(np.random.default_rng(seed))
-    chance, kind, cause = risk.outcome(order, draws, new_kind=new_kind)
-    assert 0 < chance < 1
+    chance, kind, cause, new = risk.outcome(order, draws, new_kind=new_kind)
+    assert 0 <= new <= chance < 1
+    assert chance > 0
+    assert new_kind or new == 0
     assert kind in ("", risk.OPPORTUNIST, *risk.KINDS)
     assert new_kind or kind != risk.NEW_KIND
     assert cause in ("", *risk.CAUSES)

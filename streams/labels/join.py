@@ -86,6 +86,10 @@ class Join:
         self._save(target, entry)
         return out
 
+    def forget(self, target: str) -> None:
+        """What was served is deleted, as its person is to be forgotten: nothing comes of it any more."""
+        self._state.erase(rows.row_key(self.rule.task, target))
+
     def advance(self, watermark: int, alive_until: int, now: int) -> list[Joined]:
         """Event time has come to `watermark`, and the sources of labels were alive until `alive_until`.
 

@@ -37,7 +37,7 @@ class Joined(NamedTuple):
         """The TrainingExample, with user, release, features and prediction of its served record."""
         known = self._asdict()
         del known["partition"], known["offset"]
-        known["prediction"] = predicted(served, self.candidate_id)
+        known |= {"prediction": predicted(served, self.candidate_id), "automation": []}
         return known | {name: served[name] for name in ("user_id", "release", "features_format", "features")}
 
 
@@ -59,6 +59,7 @@ class Counts:
     positives: int = 0  # examples, by label and kind
     negatives: int = 0
     revisions: int = 0
+    discounted: int = 0  # examples that look automated
 
 
 def example_id(task: str, target: str, candidate: str, name: str, revision: int) -> str:

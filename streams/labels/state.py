@@ -72,6 +72,19 @@ class State:
             if at == len(added) or added[at] != place:
                 insort(added, place)
 
+    def erase(self, key: bytes) -> None:
+        """Deletes a row, and the place where it stands: nothing names it any more, not only nothing counts it."""
+        row = self.get(key)
+        if row is None:
+            return
+        place = rows.due_key(key, row)
+        line = place[: place.index(b"\0") + 1]
+        added = self._added.get(line, [])
+        if (at := bisect_left(added, place)) < len(added) and added[at] == place:
+            del added[at]
+        self._taken.append(place)
+        self._changed[key] = None
+
     def due(self, line: bytes, until: int, limit: int) -> tuple[list[tuple[bytes, bytes]], bool]:
         """Takes at most `limit` places of a timeline that are due at `until`, UTC ms, the earliest first.
 

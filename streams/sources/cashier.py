@@ -83,5 +83,6 @@ def _truth(order: Record, struck: risk.Outcome, script: Scripted | None) -> Trut
         outcomes=(int(bool(struck.kind)),),
         kind=struck.kind,
         cause=struck.cause,
+        new=struck.new,
         script=script.kind if script else "",
     )

@@ -112,25 +112,28 @@ NEW_KIND = "reshipping"
 
 
 class Outcome(NamedTuple):
-    """probability: of fraud. kind: that struck, or "". cause: the largest part of its log-odds, or ""."""
+    """probability: of fraud. kind: that struck, or "". cause: the largest part of its log-odds, or "". new: of the new
+    kind alone.
+    """
 
     probability: float
     kind: str
     cause: str
+    new: float
 
 
 def outcome(facts: OrderFacts, draws: Draws, *, new_kind: bool) -> Outcome:
     """Draws one number for each kind, struck or not."""
-    innocent, struck, cause, strength = 1.0, "", "", 0.0
+    innocent, struck, cause, strength, new = 1.0, "", "", 0.0, 0.0
     for kind in IN_ORDER:
         terms = KINDS[kind](facts) if kind in KINDS else {}
         chance = _opportunist(facts) if kind == OPPORTUNIST else _chance(terms) if terms else 0.0
-        if kind == NEW_KIND and not new_kind:
-            chance = 0.0
+        if kind == NEW_KIND:
+            new = chance = chance if new_kind else 0.0
         innocent *= 1.0 - chance
         if draws.uniform() < chance and chance > strength:
             struck, cause, strength = kind, _cause(terms), chance
-    return Outcome(1.0 - innocent, struck, cause)
+    return Outcome(1.0 - innocent, struck, cause, new)
 
 
 IN_ORDER = ("card_testing", "account_takeover", "bust_out", "refund_abuse", OPPORTUNIST, "reshipping")

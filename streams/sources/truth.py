@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("script", pa.string()),
         ("cause", pa.string()),
+        ("new", pa.float64()),
     ]
 )
 
@@ -36,7 +37,8 @@ class Truth:
 
     `probabilities` are exact given all that was published up to the event; `outcomes` (0 or 1) were drawn
     from them. `kind` is the fraud that struck, "" if none; `script` the campaign or look-alike that the order
-    belongs to, "" if none; `cause` what gave the fraud away most, one of streams.sources.risk.CAUSES.
+    belongs to, "" if none; `cause` what gave the fraud away most, one of streams.sources.risk.CAUSES;
+    `new` the probability of the new kind of fraud alone.
     """
 
     event_id: str
@@ -49,6 +51,7 @@ class Truth:
     kind: str = ""
     script: str = ""
     cause: str = ""
+    new: float = 0.0
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """In the order of SCHEMA."""
@@ -56,7 +59,7 @@ class Truth:
         for name, probability, outcome in zip(names, self.probabilities, self.outcomes, strict=True):
             yield (
                 *(self.event_id, self.task, self.target_id, name, self.event_time),
-                *(probability, outcome, self.kind, self.script, self.cause),
+                *(probability, outcome, self.kind, self.script, self.cause, self.new),
             )
 
 

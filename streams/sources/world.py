@@ -10,6 +10,8 @@ configuration and seed give the same records, on any day and whatever was iterat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import merge
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,7 @@ import numpy as np
 from schemas.errors import DataUnavailable, SettingsError
 from streams.sources import records, retail
 from streams.sources.advertising import make_ads
+from streams.sources.bots import bot_events, make_bots
 from streams.sources.browsing import Trails
 from streams.sources.generated import generate_shop
 from streams.sources.plan import make_plan
@@ -61,6 +64,8 @@ class WorldConfig:
     """The day, or moment, from which there is a new kind of fraud."""
     taste_drift: str | None = None
     """The day from which users of one category like the ads of another, and browse it."""
+    bots: int = 0
+    """Programs that click on ads, beside the people; see streams.sources.bots."""
     keep_truth: bool = True
     """Else `truth()` knows the newest event only, and a long run needs no memory for it."""
 
@@ -72,7 +77,13 @@ class WorldConfig:
         if milliseconds(self.start) >= milliseconds(self.end):
             raise SettingsError(f"start {self.start} is not before end {self.end}", expected="a span of days")
         bounds = {"customers": (0, 1), "fraud_rate": (0, 0.2), "click_rate": (0.0005, 0.3)}
-        bounds |= {"browse": (0, 20), "guests": (0, 20), "ads": (20, 100_000), "orders_a_day": (1, 100_000)}
+        bounds |= {
+            "browse": (0, 20),
+            "guests": (0, 20),
+            "ads": (20, 100_000),
+            "orders_a_day": (1, 100_000),
+            "bots": (0, 10_000),
+        }
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise SettingsError(f"{name} is {getattr(self, name)}", expected=f"{low} to {high}")
@@ -134,6 +145,7 @@ class World:
             rng=rng,
         )
         self._trails = Trails(self.shop)
+        self.bots = make_bots(config.bots, seed, self.start, self.end)
 
     def events(self) -> Iterator[Timed]:
         """All events in time order, labels that come after the last day included."""
@@ -146,9 +158,13 @@ class World:
             click_rate=self.config.click_rate,
             drifts=self._drifts,
         )
-        for event in Telling(stage, self._keep):
+        people: Iterator[Timed] = iter(Telling(stage, self._keep))
+        for event in merge(people, self._bots_events(), key=attrgetter("time")) if self.bots else people:
             self._now = event.time
             yield event
+
+    def _bots_events(self) -> Iterator[Timed]:
+        return bot_events(self.bots, self.seed, self.end, self.shop.items, self.ads)
 
     def _planned_drifts(self) -> dict[str, int]:
         days = (self.config.fraud_drift, self.config.taste_drift)

@@ -6,9 +6,10 @@ State is a function of the set of absorbed events, not of how topics interleave 
     runs                        processing order, sums within a user's events
     dedupe, tokens, history     what is kept of a user, each with its own rule of what leaves first
     few                         the short way for a few plain events
+    peek                        what would be said of an event that has not come
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,9 @@ class UserState:
         and topic for 24 hours of event time; of a user who sends more, a repeat may be counted. The others:
         see Shape.
         """
+        self.shape, self.dedupe_per_user = Shape(history, ring, ids, tokens, page), dedupe_per_user
         self._memory = MemoryStore()  # where `store` is None
-        self._columns = Columns.empty(slots, Shape(history, ring, ids, tokens, page))
+        self._columns = Columns.empty(slots, self.shape)
         self._alone = store is None
         self._slots = Slots(self._columns, self._memory if store is None else store)
         self._dedupe = Dedupe(self._columns, dedupe_per_user)
@@ -59,6 +61,8 @@ class UserState:
         self._tokens = Tokens(self._columns)
         self._few = Few(self._columns, self._dedupe, self._histories, self._tokens)
         self._batch = self._snapshot = 0
+        self.stored = 0
+        """Number of the newest snapshot that the store has."""
 
     def __len__(self) -> int:
         """Users in the arrays."""
@@ -196,6 +200,15 @@ class UserState:
             raise StateError("histories are gathered before the next batch is absorbed")
         return self._histories.gather(absorbed.window[rows])
 
+    def packed(self, users: Sequence[str], partition: NDArray[np.int32]) -> list[bytes | None]:
+        """Rows of users as they are now, wherever they are; None where there is none. Nothing changes by it."""
+        return self._slots.packed(users, partition)
+
+    def cut(self, users: Sequence[str]) -> Ints:
+        """(N, 3) the newest absorbed offset per topic of users in the arrays; -1 if none."""
+        rows = self._slots.rows(users)
+        return np.where(rows[:, None] >= 0, self._columns.marks[rows, :REACHED], -1)
+
     def dirty(self, partition: int) -> int:
         """How many users of the partition changed since the last snapshot of it."""
         held = sum(held.dirty and held.partition == partition for held in self._slots.held.values())
@@ -206,7 +219,7 @@ class UserState:
         self._snapshot += 1
         slots, number = self._slots, self._snapshot
         rows = np.flatnonzero(slots.dirty & np.isin(self._columns.partition, list(partitions)))
-        packed = []
+        packed: list[tuple[int, str, bytes | None]] = []
         for user, held in slots.held.items():
             if held.dirty and held.partition in partitions:
                 held.dirty, held.flight = False, number
@@ -224,6 +237,7 @@ class UserState:
             }:
                 self._memory.write(partition, snapshot.records(partition), -1)
         self._slots.saved(snapshot.number)
+        self.stored = max(self.stored, snapshot.number)
 
     def abandoned(self, snapshot: Snapshot) -> None:
         """The snapshot will not be stored: its rows are changed again, for the next one."""
@@ -236,6 +250,12 @@ class UserState:
         self._slots.put(key.decode(), packed)
         if self._alone:
             self._memory.write(packed_partition(packed), [(key, packed)], -1)
+
+    def forget(self, user: str, partition: int) -> int:
+        """As if the user had never been here; who comes again is new. The store knows once `stored` reaches this."""
+        self._batch += 1  # histories that were promised may be theirs
+        self._slots.forget(user, partition)
+        return self._snapshot + 1
 
     def drop(self, partitions: Collection[int]) -> None:
         """Forgets users of partitions, saved or not: before a restore, and when another worker has them."""

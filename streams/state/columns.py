@@ -148,6 +148,14 @@ class Columns:
         self.token_stamp[rows] = 0
         self.overflow.release(rows)
 
+    def erase(self, row: int) -> None:
+        """Nothing of its user is left in its places, also what no longer counts. It must be reset before use."""
+        self.entries[row * self.ring : (row + 1) * self.ring] = np.zeros((), ENTRY)
+        of_tokens = self.token_hash, self.token_first, self.token_stamp
+        for column in (self.sums, self.marks, self.ids, self.seconds, *of_tokens):
+            column[row] = 0
+        self.overflow.release(np.array([row]))
+
     def copy(self, rows: NDArray[np.int64]) -> "Columns":
         """Copies of rows, in the order given, with their histories only."""
         history = self.shape.history

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import SettingsError, StateError
 from streams.state.columns import Columns
-from streams.state.packing import pack, unpack
+from streams.state.packing import pack, pack_all, unpack
 from streams.state.runs import Ints
 
 _SAVED: Final = 0  # flight of a row whose newest snapshot has reached the store
@@ -27,10 +27,13 @@ class RowStore(Protocol):
 
 @dataclass(slots=True)
 class Held:
-    """A row that left the arrays unsaved. `flight`: the snapshot that has it, 0 if none has."""
+    """A row that left the arrays unsaved, or None: its user was forgotten, which the store does not know yet.
+
+    `flight`: the snapshot that has it, 0 if none has.
+    """
 
     partition: int
-    packed: bytes
+    packed: bytes | None
     dirty: bool
     flight: int
 
@@ -65,7 +68,7 @@ class Slots:
         A user who turns up in another partition moves there with the state that is here.
         SettingsError if a batch has more users than there are rows.
         """
-        slot = np.fromiter(map(self._slot.get, users, repeat(-1)), np.int64, len(users))
+        slot = self.rows(users)
         missing = (slot < 0).nonzero()[0]
         if len(missing):
             self._used[slot[slot >= 0]] = self._batch
@@ -85,8 +88,9 @@ class Slots:
         for row, (user, partition) in zip(rows, wanted.items(), strict=True):
             self._slot[user], self._user[row] = row, user
             held = self.held.pop(user, None)
-            if held:
-                unpack(self._columns, row, held.packed)  # whatever became of it, it is dirty from here on
+            if held:  # whatever became of it, it is dirty from here on
+                if held.packed is not None:
+                    unpack(self._columns, row, held.packed)
             else:
                 ask.setdefault(partition, []).append((user, row))
         for partition, asked in ask.items():
@@ -95,6 +99,27 @@ class Slots:
                 if packed is not None:
                     unpack(self._columns, row, packed)
                     self.loads += 1
+
+    def rows(self, users: Sequence[str]) -> Ints:
+        """Rows of users in the arrays, -1 for others."""
+        return np.fromiter(map(self._slot.get, users, repeat(-1)), np.int64, len(users))
+
+    def packed(self, users: Sequence[str], partition: NDArray[np.int32]) -> list[bytes | None]:
+        """Rows in packed form, from the arrays, from those that wait, or from the store; None where there is none.
+
+        Nothing moves, and nobody counts as seen.
+        """
+        rows = self.rows(users).tolist()
+        here = iter(pack_all(self._columns, [row for row in rows if row >= 0]))
+        found: list[bytes | None] = []
+        for user, row, place in zip(users, rows, partition.tolist(), strict=True):
+            if row >= 0:
+                found.append(next(here))
+            elif user in self.held:
+                found.append(self.held[user].packed)
+            else:
+                found += self._store.get_many(place, [user.encode()])
+        return found
 
     def put(self, user: str, packed: bytes) -> None:
         """A saved row into the arrays, instead of one that may be there. StateError: nothing has changed."""
@@ -161,6 +186,14 @@ class Slots:
         self.dirty[row], self.flight[row] = False, _SAVED
         self._used[row] = 0
         self._free.append(row)
+
+    def forget(self, user: str, partition: int) -> None:
+        """Nothing is left of the user here; what the store has is deleted with the next snapshot."""
+        row = self._slot.get(user, -1)
+        if row >= 0:
+            self._columns.erase(row)
+            self._release(row)
+        self.held[user] = Held(partition, None, True, _SAVED)
 
     def of(self, partitions: Collection[int]) -> Ints:
         """Rows in use of users of these partitions."""

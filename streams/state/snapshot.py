@@ -14,17 +14,17 @@ class Snapshot:
     number: int
     users: list[str]
     columns: Columns  # a row per user
-    packed: list[tuple[int, str, bytes]]  # (partition, user, row) of users that had left the arrays
+    packed: list[tuple[int, str, bytes | None]]  # (partition, user, row) of users that had left the arrays
 
     def __len__(self) -> int:
         return len(self.users) + len(self.packed)
 
-    def records(self, partition: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """(user id in UTF-8, packed row) of one partition, or of all."""
+    def records(self, partition: int | None = None) -> Iterator[tuple[bytes, bytes | None]]:
+        """(user id in UTF-8, packed row) of one partition, or of all; no row for who was forgotten."""
         owners = self.columns.partition.tolist()
         rows = [row for row, owner in enumerate(owners) if partition is None or owner == partition]
         for row, packed in zip(rows, pack_all(self.columns, rows), strict=True):
             yield self.users[row].encode(), packed
-        for owner, user, packed in self.packed:
+        for owner, user, held in self.packed:
             if partition is None or owner == partition:
-                yield user.encode(), packed
+                yield user.encode(), held

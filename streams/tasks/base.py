@@ -66,6 +66,8 @@ class LabelRule:
     """Sources of labels that must be alive for silence to be an answer."""
     unanswered: tuple[str, ...] = ()
     """Decisions after which silence is never an answer."""
+    discounted: bool = False
+    """Whether what looks automated teaches less: see streams.labels.automated."""
 
 
 class Task(ABC):

@@ -31,7 +31,9 @@ class ClickThrough(Task):
             ("ads", "u1"),
         ]
     )
-    labels = LabelRule("click", 30 * 60, grace_s=30 * 60, negatives=0.2, also=(("conversion", 7 * 86_400),))
+    labels = LabelRule(
+        "click", 30 * 60, grace_s=30 * 60, negatives=0.2, also=(("conversion", 7 * 86_400),), discounted=True
+    )
     loss = "binary_cross_entropy"
     metric = "normalised_entropy"
 
