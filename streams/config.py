@@ -11,19 +11,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Valida
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from schemas.errors import SettingsError
+from streams.access.settings import Access
 from streams.config_sections import (
-    Access,
+    Ask,
     Batch,
+    ConsoleSettings,
     EngineSettings,
     LearningSettings,
     Log,
     Name,
     Positive,
+    Privacy,
     StateSettings,
     Swap,
     TopicName,
     Topics,
     Web,
+    Webhooks,
     comma_list,
 )
 from streams.config_sources import Environment, File, config_path, explain, flatten, reading
@@ -118,7 +122,15 @@ class Settings(BaseSettings):
     learning: LearningSettings = LearningSettings()
     web: Web = Web()
     learner_web: Web = Web(port=6067)
+    ask: Ask = Ask()
     access: Access = Access()
+    console: ConsoleSettings = ConsoleSettings()
+    webhooks: Webhooks = Webhooks()
+    webhooks_web: Web = Web(port=6068)
+    privacy: Privacy = Privacy()
+    retention_days: dict[Name, Annotated[float, Field(gt=0, le=36_500)]] = Field(
+        default={}, description="of topics that are made, by setting: served_fraud = 30"
+    )
     log: Log = Log()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)

@@ -44,6 +44,12 @@ TopicName = Annotated[str, matching(r"[A-Za-z0-9._-]{1,249}", "up to 249 letters
 Name = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")]
 
 
+Personal = Literal[
+    "payment.instrument", "device_id", "device", "billing_address", "shipping_address", "email", "ip", "session_id",
+    "query",
+]  # fmt: skip
+
+
 class Topics(Section):
     """Names of the topics. Records are Avro; keys are UTF-8, partitioned by murmur2."""
 
@@ -158,6 +164,9 @@ class LearningSettings(Section):
     window: float = Field(default=0.25, gt=0, lt=1, description="newest share of the examples, for the gate alone")
     mode: Literal["full", "lora", "head"] = "lora"
     reservoir: Positive = Field(default=50_000, description="examples kept for replay, by task")
+    automated_weight: float = Field(
+        default=0.05, gt=0, le=1, description="of a CTR label whose clicks look automated; 1: no discount"
+    )
     threads: int = Field(default=1, ge=1, le=256)
     memory_mb: int = Field(default=3_000, ge=500)
     niceness: int = Field(default=10, ge=0, le=19)
@@ -255,6 +264,11 @@ class Privacy(Section):
     key_file: Path | None = Field(default=None, description="where the key is, if it is not given; else in data_dir")
     scores_by_event: bool = Field(
         default=False, description="scores are keyed by event, not by user: a person's can then be deleted at once"
+    )
+    pseudonymise: Annotated[tuple[Personal, ...], NoDecode, BeforeValidator(comma_list)] = ()
+    """Fields of events that are replaced by a keyed hash as they are read."""
+    pseudonym_keys: SecretStr | None = Field(
+        default=None, description="ID:KEY, the one that is used first; else one that is derived from the key"
     )
 
 

@@ -1,0 +1,186 @@
+"""The console in a real browser: an analyst's work by keys alone, live news, and what axe and a narrow screen say."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+
+from schemas.errors import BrokerUnavailable
+from streams.console.store import Batch
+from tests.browser.driving import browser, chromium, log_in, violations
+from tests.console_app import Shown, serving, shown
+from tests.console_shop import alert, alert_id, shop
+
+pytestmark = pytest.mark.skipif(
+    not chromium(), reason="no Chromium: apt-get install chromium, or set HEADRACE_CHROMIUM"
+)
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with browser() as made:
+        yield made
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Shown]:
+    with shown(tmp_path, shop(quiet=12)) as made:
+        yield made
+
+
+@pytest.fixture
+def base(console: Shown) -> Iterator[str]:
+    with serving(console.app()) as address:
+        yield address
+
+
+@pytest.fixture
+def page(chrome: Browser, console: Shown, base: str) -> Iterator[Page]:
+    """Logged in as an analyst; what the browser complains about fails the test."""
+    context = chrome.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            complaints.append(message.text)
+
+    made = log_in(context, base, console.code("analyst", "mara"))
+    made.on("console", heard)
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    yield made
+    context.close()
+    assert complaints == []
+
+
+def told(console: Shown, record: dict[str, Any]) -> None:
+    """As the feed does."""
+    applied = console.store.apply(Batch([record]))
+    console.hub.say("alerts", {"alerts": applied.new})
+
+
+def test_a_day_by_keys_alone(page: Page, console: Shown) -> None:
+    page.keyboard.press("j")
+    chosen = page.locator("tr[aria-current]")
+    first = chosen.get_attribute("data-order")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    expect(chosen).to_have_attribute("data-order", str(first))
+    page.keyboard.press("f")
+    expect(page.locator("#toasts")).to_contain_text(f"Order {first}: fraud. The label is published.")
+    expect(page.locator(f"tr[data-order='{first}'] [data-state]")).to_have_text("Fraud")
+    assert [(order, said.value) for order, said in console.labels.said] == [(first, 1.0)]
+    expect(chosen).not_to_have_attribute("data-order", str(first))
+    page.keyboard.press("u")
+    expect(page.locator(f"tr[data-order='{first}'] [data-state]")).to_have_text("Open")
+    assert [said.revision for _, said in console.labels.said] == [0, 1]
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/cases/**")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Order")
+    page.keyboard.press("g")
+    expect(page.locator(".verdict-now")).to_contain_text("Genuine")
+    page.keyboard.press("q")
+    page.wait_for_url("**/queue**")
+    page.keyboard.press("/")
+    page.keyboard.type("605")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**text=605**")
+
+
+def test_a_new_alert_is_announced_and_moves_nothing_that_is_being_read(page: Page, console: Shown) -> None:
+    expect(page.locator("#live")).to_have_text("live")
+    page.keyboard.press("j")
+    before = page.locator("tr[data-alert]").evaluate_all("rows => rows.map(row => row.dataset.order)")
+    told(console, alert("brand-new", expected_loss=99_999.0))
+    news = page.locator("#news")
+    expect(news).to_contain_text("1 new alert")
+    assert news.get_attribute("aria-live") == "polite"
+    assert page.locator("tr[data-alert]").evaluate_all("rows => rows.map(row => row.dataset.order)") == before
+    news.get_by_role("button").click()
+    expect(page.locator("tr[data-order='brand-new']")).to_be_visible()
+    expect(news).to_be_hidden()
+
+
+def test_a_verdict_of_another_analyst_shows_in_place(page: Page, console: Shown) -> None:
+    row = page.locator("tr[data-alert]").first
+    order, name = row.get_attribute("data-order"), row.get_attribute("data-alert")
+    expect(page.locator("#live")).to_have_text("live")
+    console.desk.verdict(str(name), 0.0, "other", console.now)
+    console.hub.say("orders", {"orders": [order]})
+    expect(page.locator(f"tr[data-order='{order}'] [data-state]")).to_have_text("Genuine")
+
+
+def test_a_verdict_to_an_older_state_is_told_and_shown(page: Page, console: Shown) -> None:
+    page.goto(f"{page.url.split('/queue')[0]}/cases/{_open(console)}")
+    console.desk.verdict(_open(console), 0.0, "other", console.now)
+    page.keyboard.press("f")
+    expect(page.locator("#verdict-error")).to_contain_text("since you opened it")
+    assert len(console.labels.said) == 1
+
+
+def test_what_was_typed_stays_when_it_cannot_be_kept(page: Page, console: Shown) -> None:
+    page.goto(f"{page.url.split('/queue')[0]}/cases/{_open(console)}")
+    page.keyboard.press("n")
+    page.keyboard.type("Called her. f and g are only letters here.")
+    console.audit.error = BrokerUnavailable("no broker listens")
+    page.get_by_role("button", name="Keep the note").click()
+    expect(page.locator("#note-error")).to_contain_text("no broker listens")
+    expect(page.get_by_label("Add a note")).to_have_value("Called her. f and g are only letters here.")
+    page.reload()
+    expect(page.get_by_label("Add a note")).to_have_value("Called her. f and g are only letters here.")
+    console.audit.error = None
+    page.get_by_role("button", name="Keep the note").click()
+    expect(page.locator(".notes")).to_contain_text("only letters here")
+    assert console.labels.said == []
+
+
+def test_the_page_works_without_scripts(chrome: Browser, console: Shown, base: str) -> None:
+    context = chrome.new_context(java_script_enabled=False)
+    page = log_in(context, base, console.code("analyst", "mara"))
+    page.locator("tr[data-alert] a").first.click()
+    page.get_by_role("button", name="Fraud").click()
+    expect(page.locator(".verdict-now")).to_contain_text("Fraud")
+    page.get_by_role("link", name="Read the order").click()
+    expect(page.locator("body")).to_contain_text("Total")
+    assert len(console.labels.said) == 1
+    context.close()
+
+
+def test_a_viewer_looks_and_is_refused(chrome: Browser, console: Shown, base: str) -> None:
+    context = chrome.new_context()
+    page = log_in(context, base, console.code("viewer", "vera"))
+    page.keyboard.press("j")
+    page.keyboard.press("f")
+    expect(page.locator("#toasts .toast")).to_contain_text("yours to do")
+    page.keyboard.press("Enter")
+    expect(page.locator("#verdict")).to_contain_text("Your role may look, not judge.")
+    expect(page.locator("[data-verdict]")).to_have_count(0)
+    assert console.labels.said == []
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_axe_finds_nothing_and_nothing_is_cut_off(
+    chrome: Browser, console: Shown, base: str, theme: Any, width: int
+) -> None:
+    context = chrome.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
+    door = context.new_page()
+    door.goto(f"{base}/login")
+    assert violations(door) == []
+    page = log_in(context, base, console.code("analyst", "mara"))
+    for path in ("/queue", "/queue?text=nobody", "/queue?state=all", f"/cases/{_open(console)}", "/cases/none"):
+        page.goto(base + path)
+        page.wait_for_timeout(200)  # what comes later has come
+        assert violations(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    context.close()
+
+
+def _open(console: Shown) -> str:
+    with console.store.reading() as connection:
+        row = connection.execute("SELECT order_id FROM alerts WHERE user_id = 'u15218'").fetchone()
+    assert re.fullmatch(r"\d+", row[0])
+    return alert_id(row[0])
