@@ -14,7 +14,7 @@ READY := $(VENV)/.ready-$(shell cat $(PINS) | cksum | cut -d ' ' -f 1)
 DEMO_SECONDS ?=
 ARGS ?=
 
-.PHONY: help env demo test test-crash check format lock clean
+.PHONY: help env demo test test-browser test-crash check format lock clean
 .PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-click-fraud soak-swaps quality-smoke
 
 help: ## Say what can be made
@@ -28,6 +28,9 @@ test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
 
 test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
 	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)
+
+test-browser: $(READY) ## Drive the console in Chromium, where there is one
+	@$(PYTHON) -m pytest -m slow tests/browser $(ARGS)
 
 check: $(READY) ## Lint, formatting, types and layout
 	@$(VENV)/bin/ruff check .

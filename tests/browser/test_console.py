@@ -14,9 +14,10 @@ from tests.browser.driving import browser, chromium, log_in, violations
 from tests.console_app import Shown, serving, shown
 from tests.console_shop import alert, alert_id, shop
 
-pytestmark = pytest.mark.skipif(
-    not chromium(), reason="no Chromium: apt-get install chromium, or set HEADRACE_CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not chromium(), reason="no Chromium: apt-get install chromium, or set HEADRACE_CHROMIUM"),
+]
 
 
 @pytest.fixture(scope="module")

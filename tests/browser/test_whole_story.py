@@ -20,9 +20,10 @@ from tests.conftest import FreshSettings
 from tests.console_app import serving
 from tests.console_shop import shop as sample_shop
 
-pytestmark = pytest.mark.skipif(
-    not chromium(), reason="no Chromium: apt-get install chromium, or set HEADRACE_CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not chromium(), reason="no Chromium: apt-get install chromium, or set HEADRACE_CHROMIUM"),
+]
 
 
 @pytest.fixture
