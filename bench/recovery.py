@@ -79,9 +79,7 @@ def a_row(partition: int) -> bytes:
     clicks = [event.record for event in uniform_load(CLICKS_EACH, 1, 7, (1.0, 0.0, 0.0))]
     count = len(clicks)
     state.absorb(event_batch(clicks, [CLICKS] * count, [partition] * count, [-1] * count, Catalogue()))
-    _, packed = next(iter(state.snapshot([partition]).records(partition)))
-    assert packed is not None
-    return packed
+    return next(iter(state.snapshot([partition]).rows(partition)))[1]
 
 
 def frontier(settings: Settings) -> Frontier:

@@ -69,7 +69,7 @@ def replayed(settings: Settings) -> Replay:
                 partitions=settings.partitions, max_message_bytes=settings.max_message_bytes, deadlines_ms={},
             )  # fmt: skip
             _pass(settings, scorer, names, partition, served, out)
-            out.rows |= dict(state.snapshot([partition]).records(partition))
+            out.rows |= dict(state.snapshot([partition]).rows(partition))
     return out
 
 

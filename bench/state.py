@@ -119,8 +119,8 @@ def saving_costs(state: UserState, stream: Stream) -> tuple[dict[str, float], Re
         snapshot = state.snapshot(PARTITIONS)
         copies.append((time.thread_time() - started) / len(snapshot) * 2_000)
         state.saved(snapshot)
-    records = list(snapshot.records())
-    pack = least([lambda: sum(1 for _ in snapshot.records())] * 5)
+    records = list(snapshot.rows())
+    pack = least([lambda: sum(1 for _ in snapshot.rows())] * 5)
     size = sum(len(packed) for _, packed in records) / len(records)
     return {"snapshot_2000_ms": 1e3 * min(copies), "pack_us": pack, "packed_bytes": size}, records
 

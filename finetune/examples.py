@@ -145,6 +145,11 @@ def target_key(*parts: str) -> int:
     return xxhash.xxh3_64_intdigest("\0".join(parts).encode())
 
 
+def user_key(user_id: str) -> int:
+    """64 bits that name a user; 0 where none is known."""
+    return xxhash.xxh3_64_intdigest(user_id.encode()) if user_id else 0
+
+
 def source_key(source: str) -> int:
     """32 bits that name who said a label; 0 for silence."""
     return xxhash.xxh32_intdigest(source.encode()) if source else 0
@@ -244,9 +249,7 @@ def _filled(task: Task, catalog: Catalogue, records: list[Record]) -> Examples:
         examples["features"] = rows
     examples["revision"] = -1
     examples["time"] = [milliseconds(record["event_time"]) for record in records]
-    examples["user"] = [
-        xxhash.xxh3_64_intdigest(user.encode()) if (user := record.get("user_id", "")) else 0 for record in records
-    ]
+    examples["user"] = [user_key(record.get("user_id", "")) for record in records]
     return examples
 
 

@@ -85,6 +85,13 @@ class Reservoir:
         self._write(held)
         return len(held)
 
+    def forget(self, user: int) -> int:
+        """Takes a user's examples out, for good: their `user`, see `finetune.examples.layout`. How many there were."""
+        theirs = np.asarray(self.examples["user"] == np.uint64(user))
+        if (count := int(theirs.sum())) > 0:
+            self._write(self._held[~theirs])
+        return count
+
     def draw(self, count: int, seed: Sequence[int], *, before: int, without: NDArray[np.uint64]) -> Draw:
         """Up to `count` examples, none twice: as many of each age and class as there are, at most equally many.
 

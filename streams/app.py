@@ -53,6 +53,7 @@ class App(faust.App):
         self.settings = settings
         self.lease = Lease(settings.session_timeout_s * (1 - DELIVERY_SHARE))
         self._intakes: list[Intake] = []
+        self._finishing: list[Callable[[], Awaitable[None]]] = []
         self._owned: tuple[int, set[TP]] = (0, set())
         super().__init__(settings.app_id, **options)
 
@@ -91,6 +92,10 @@ class App(faust.App):
 
         self.on_rebalance_complete.connect(handle, weak=False)
 
+    def on_release(self, finish: Callable[[], Awaitable[None]]) -> None:
+        """Has `finish()` awaited before partitions go: at a rebalance, and at the end while we are still a member."""
+        self._finishing.append(finish)
+
     @property
     def batches(self) -> Consumer:
         """The consumer: `pause`, `resume`, `committed`, `commit_now`."""
@@ -98,6 +103,7 @@ class App(faust.App):
 
     async def release(self) -> None:
         """Called when the flow has stopped: returns when no record is in anybody's hands."""
+        await asyncio.gather(*[finish() for finish in self._finishing])
         for dropped in await asyncio.gather(*[intake.revoke() for intake in self._intakes]):
             self.batches.abandon(dropped)
 

@@ -5,7 +5,7 @@ Whatever is away is waited for, and said; nothing here reads an event.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engines.turns import Turns
 from schemas.registry import Registry
@@ -19,6 +19,8 @@ from streams.entities import EntityView
 from streams.live import CatalogueFeed, LiveReleases
 from streams.metrics import Metrics
 from streams.policies import PolicyFeed
+from streams.privacy.ledger import Ledger
+from streams.privacy.pseudonyms import ingesting
 from streams.restore import until_it_works
 from streams.scoring import Scorer
 from streams.shadow import Shadows
@@ -41,6 +43,7 @@ class Assembly:
     feed: CatalogueFeed | None = None
     live: LiveReleases | None = None
     shadows: Shadows | None = None
+    forgotten: Ledger | None = None
     scorer: Scorer | None = None
     _closers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -58,6 +61,7 @@ class Assembly:
     ) -> Scorer:
         """`on_failure` hears of a release that cannot be taken while its task has none; `stagger`: see Swaps."""
         codecs = await until_it_works("the schema registry", make_codecs, registry, names, tasks)
+        codecs = replace(codecs, inputs=tuple(ingesting(settings, decoder) for decoder in codecs.inputs))
         self.waiting = ("the catalogue is not read yet",)
         self.feed = CatalogueFeed(settings, registry, self.catalog)
         self._closers.append(self.feed.stop)
@@ -66,8 +70,10 @@ class Assembly:
         self._closers.append(view.stop)
         policies = PolicyFeed(settings, registry)
         self._closers.append(policies.stop)
+        self.forgotten = Ledger(settings, registry)
+        self._closers.append(self.forgotten.stop)
         parts = (("the catalogue", self.feed), ("shared entities", view), ("policies and lists", policies))
-        for what, reader in parts:
+        for what, reader in (*parts, ("who was forgotten", self.forgotten)):
             await until_it_works(what, reader.wait_current, READ_TIMEOUT_S)
         self.feed.drain()
         self.shadows = Shadows(
@@ -93,6 +99,8 @@ class Assembly:
             deadlines_ms={task.name: settings.deadline_ms(task.name) for task in tasks},
             carried_bytes=carried_bytes(settings), policies=policies.standing,
         )  # fmt: skip
+        self.scorer.kept = self.forgotten.kept
+        self.scorer.outputs.by_event = settings.privacy.scores_by_event
         return self.scorer
 
     def close(self) -> None:

@@ -91,8 +91,11 @@ class Changelog:
     """
 
     def __init__(self, settings: Settings, *, timeout_s: float = 30.0) -> None:
-        """`timeout_s` bounds each acquire and flush."""
+        """`timeout_s` bounds each acquire and flush. `forgotten_at`, by partition: UTC ms since when nobody was
+        forgotten; of an older local copy it is not known whether it holds somebody who was.
+        """
         self._settings, self._timeout = settings, timeout_s
+        self.forgotten_at: Callable[[int], int] = lambda _: 0
         self._topic = settings.topics.state
         self._owned: dict[int, TransactionalProducer] = {}
 
@@ -157,7 +160,8 @@ class Changelog:
         position = store.position(partition)
         if position < 0:
             return low
-        if low <= position < high and position + 2 >= self._first_since(partition, _now_ms() - COPY_AGE_MS, high):
+        since = max(_now_ms() - COPY_AGE_MS, self.forgotten_at(partition))
+        if low <= position < high and position + 2 >= self._first_since(partition, since, high):
             return position
         log.warning("%s[%d]: the local copy cannot be continued; reading all", self._topic, partition)
         store.drop(partition)

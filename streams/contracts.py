@@ -33,6 +33,8 @@ CONTRACTS = {
     "lists": "list_entry",
     "deadletters": "dead_letter",
     "audit": "audit_entry",
+    "forgotten": "forgotten",
+    "webhooks_failed": "webhook_failure",
 }
 # What a shop writes -> the field that is the message's key.
 KEYS = {

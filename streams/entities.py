@@ -1,7 +1,8 @@
 """Cards, devices, addresses, emails and ips that several users share, or that fraud has touched.
 Who scores a user emits touches, an entity's owner joins them, and all workers read what is shared or tainted.
 
-An entity's state is the join of its touches: their order, and how often each comes, make no difference.
+An entity's state is the join of its touches: their order, and how often each comes, make no difference. A touch that
+is deleted, as its user was forgotten, takes the user out again.
 """
 
 from bisect import bisect_left
@@ -18,7 +19,7 @@ from schemas.errors import BadRecord
 from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.events import ENTITY_FIELDS, Record, order_entities
-from streams.offsets import bounds, read_range
+from streams.offsets import bounds, offsets_at, read_range
 from streams.partitioning import partition_for
 
 LIMIT = 64  # distinct users kept of an entity; a count of 64 says "64 or more"
@@ -53,6 +54,15 @@ def touch_key(touch: Record) -> bytes:
     return f"{mark}{touch['type']}:{token}|{touch['user_id']}".encode()
 
 
+def touched(key: bytes) -> Record | None:
+    """Type, token and user_id of a touch by its message key; None if it is none."""
+    kind, colon, rest = key.decode(errors="replace").removeprefix("fraud|").partition(":")
+    token, bar, user = rest.partition("|")
+    if not (colon and bar and kind in ENTITY_FIELDS):
+        return None
+    return {"type": kind, "token": token.replace("%7C", "|").replace("%25", "%"), "user_id": user}
+
+
 def touch_partition(touch: Record, partitions: int) -> int:
     """The partition, which the key does not give: all touches of an entity meet in one."""
     return partition_for(_name(touch), partitions)
@@ -83,6 +93,12 @@ class Entity(NamedTuple):
             _joined(self.users, other.users),
             _joined(self.frauds, other.frauds),
         )
+
+    def without(self, user_id: str) -> "Entity":
+        """Of more than LIMIT users those are known that are left."""
+        user = xxhash.xxh3_64_intdigest(user_id.encode())
+        users, frauds = (tuple(one for one in some if one != user) for some in (self.users, self.frauds))
+        return self._replace(users=users, frauds=frauds)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -119,6 +135,8 @@ class RawRecord(Protocol):
     @property
     def offset(self) -> int: ...
     @property
+    def key(self) -> bytes | None: ...
+    @property
     def value(self) -> bytes | None: ...
 
 
@@ -135,9 +153,18 @@ def join(known: MutableMapping[bytes, Entity], touch: Record) -> Record | None:
     """Joins a touch into entities by name. The state to publish, if its counts changed and are notable."""
     name, new = _name(touch), Entity.of(touch)
     before = known.get(name)
-    after = known[name] = before.joined(new) if before else new
+    after = known[name] = before.joined(new) if before and before.users else new
     changed = before is None or before.counts != after.counts
     return _state(touch, after) if changed and after.notable else None
+
+
+def leave(known: MutableMapping[bytes, Entity], touch: Record) -> bool:
+    """Takes a user out of an entity. Whether that is to be told: what was notable may be so no more."""
+    name = _name(touch)
+    if (before := known.get(name)) is None:
+        return False
+    known[name] = before.without(touch["user_id"])
+    return before.notable and known[name].counts != before.counts
 
 
 class EntityOwner:
@@ -153,33 +180,41 @@ class EntityOwner:
 
     def process(
         self, partition: int, records: Sequence[RawRecord]
-    ) -> tuple[list[tuple[bytes, bytes]], list[tuple[RawRecord, BadRecord]]]:
+    ) -> tuple[list[tuple[bytes, bytes | None]], list[tuple[RawRecord, BadRecord]]]:
         """Applies records of one partition, in order. Raises RegistryUnavailable before anything changed.
 
         Returns (key, value) pairs to publish on entities.state, an entity once, and what is no touch and why.
         """
-        given = [record for record in records if record.value is not None]
-        touches: list[tuple[int, Record]] = []
+        touches: list[tuple[RawRecord, Record]] = []
         bad: list[tuple[RawRecord, BadRecord]] = []
-        decoded = self._decode.decode_many([record.value for record in given])
-        for record, touch in zip(given, decoded, strict=True):
-            if isinstance(touch, BadRecord):
+        decoded = self._decode.decode_many([record.value for record in records])
+        for record, touch in zip(records, decoded, strict=True):
+            if record.value is None:
+                if (gone := touched(record.key or b"")) is not None:
+                    touches.append((record, gone))
+            elif isinstance(touch, BadRecord):
                 bad.append((record, touch))
             else:
-                touches.append((record.offset, touch))
+                touches.append((record, touch))
         states = self._joined(partition, touches, records[-1].offset) if records else {}
-        return [(name, self._encode(state)) for name, state in states.items()], bad
+        return [(name, self._encode(state) if state else None) for name, state in states.items()], bad
 
-    def _joined(self, partition: int, touches: Sequence[tuple[int, Record]], last: int) -> dict[bytes, Record]:
-        """The newest states to publish, by name. Those of a repeat are in: they may never have been sent."""
+    def _joined(
+        self, partition: int, touches: Sequence[tuple[RawRecord, Record]], last: int
+    ) -> dict[bytes, Record | None]:
+        """The newest states to publish, by name; None where there is nothing to tell any more. Those of a repeat are
+        in: they may never have been sent."""
         reached = self._store.position(partition)
         known = self._stored(partition, [touch for _, touch in touches])
-        states: dict[bytes, Record] = {}
-        for offset, touch in touches:
-            state, name = join(known, touch), _name(touch)
-            if state or (offset <= reached and known[name].notable):
+        states: dict[bytes, Record | None] = {}
+        for record, touch in touches:
+            name, repeat = _name(touch), record.offset <= reached
+            if record.value is None:
+                if leave(known, touch) or repeat:
+                    states[name] = _state(touch, known[name]) if name in known and known[name].notable else None
+            elif join(known, touch) or (repeat and known[name].notable):
                 states[name] = _state(touch, known[name])
-        rows = ((name, entity.pack()) for name, entity in known.items())
+        rows = ((name, entity.pack() if entity.users else None) for name, entity in known.items())
         self._store.write(partition, rows, max(reached, last))
         return states
 
@@ -188,22 +223,25 @@ class EntityOwner:
         found = self._store.get_many(partition, names) if names else []
         return {name: Entity.unpack(packed) for name, packed in zip(names, found, strict=True) if packed}
 
-    def rebuild(self, settings: Settings, partition: int, end: int) -> None:
+    def rebuild(self, settings: Settings, partition: int, end: int, forgotten_at: int = 0) -> None:
         """Brings the store to offset `end`, the committed one, from the log; publishes nothing.
 
-        To be called when a partition is assigned. Raises BrokerUnavailable, StateError.
+        To be called when a partition is assigned. forgotten_at: UTC ms; a store that is older may hold somebody who
+        was forgotten since, and is made anew. Raises BrokerUnavailable, StateError.
         """
-        topic = settings.topics.entity_events
+        topic, stood = settings.topics.entity_events, self._store.position(partition)
         low, high = bounds(settings, [(topic, partition)])[topic, partition]
-        if self._store.position(partition) >= high:  # of another log
+        missed = stood >= 0 and forgotten_at > 0 and stood + 1 < offsets_at(settings, topic, forgotten_at)[partition]
+        if stood >= high or missed:  # of another log, or of other people
             self._store.drop(partition)
         start = max(low, self._store.position(partition) + 1)
         for messages in read_range(settings, topic, partition, start, min(end, high)):
-            self.process(partition, [_Read(message.offset(), message.value()) for message in messages])
+            self.process(partition, [_Read(message.offset(), message.key(), message.value()) for message in messages])
 
 
 class _Read(NamedTuple):
     offset: int
+    key: bytes | None
     value: bytes | None
 
 

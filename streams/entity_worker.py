@@ -2,13 +2,16 @@
 entities.events and publishes what is shared or tainted. It lags behind the scores by a fetch, and may.
 """
 
+import asyncio
+from collections.abc import Callable
+
 from faust.types import TP
 
 from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from streams.app import App
 from streams.config import Settings
-from streams.entities import EntityOwner
+from streams.entities import EntityOwner, touched
 from streams.offsets import committed
 from streams.producer import Producer
 from streams.restore import until_it_works
@@ -24,6 +27,7 @@ class EntityWorker:
         self._store = UserStore(settings.data_dir / "entities" / settings.app_id)
         self._intake = app.intake(self._topic)
         self._owner: EntityOwner | None = None
+        self.forgotten_at: Callable[[], int] = lambda: 0  # UTC ms: since then nobody was forgotten
 
     def ready(self, registry: Registry) -> None:
         """Registers its contracts. Raises RegistryUnavailable: retry."""
@@ -39,17 +43,20 @@ class EntityWorker:
         assert self._owner is not None
         for topic, partition in places:
             end = ends.get((topic, partition), 0)
-            await until_it_works("entities", self._owner.rebuild, self._settings, partition, end)
+            await until_it_works("entities", self._owner.rebuild, self._settings, partition, end, self.forgotten_at())
 
     async def run(self, producer: Producer) -> None:
         """Until cancelled. A record that is no touch was not written by a worker; it is dropped."""
         assert self._owner is not None
         while True:
             batch = await self._intake.take()
-            states = []
+            states: list[tuple[bytes, bytes | None]] = []
             for part in batch.parts:
                 found = await until_it_works("entities", self._owner.process, part.tp.partition, part.records)
                 states += found[0]
+                if any(record.value is None and touched(record.key or b"") for record in part.records):
+                    await asyncio.to_thread(self._store.purge, part.tp.partition)
+                    self._store.close(part.tp.partition)
             batch.computed()
             await producer.send(self._settings.topics.entity_state, [(k, v, None, None) for k, v in states])
             batch.done()

@@ -93,10 +93,14 @@ class Flusher:
         self._store.write(partition, records, position)
 
     def _frontier(self, partition: int, score_ends: Mapping[str, Mapping[int, int]]) -> Frontier:
-        places = [TP(topic, partition) for topic in self._topics]
-        inputs = tuple(max(self.absorbed.get(tp, 0), self.resume.get(tp, 0)) for tp in places)
         scores = {task: ends.get(partition, 0) for task, ends in score_ends.items()}
-        return Frontier(inputs, scores, time.time_ns() // 1_000_000)
+        return Frontier(self.reached(partition), scores, time.time_ns() // 1_000_000)
+
+    def reached(self, partition: int) -> tuple[int, int, int]:
+        """Of each input the next offset to absorb."""
+        places = [TP(topic, partition) for topic in self._topics]
+        clicks, orders, impressions = (max(self.absorbed.get(tp, 0), self.resume.get(tp, 0)) for tp in places)
+        return clicks, orders, impressions
 
     def _committed(self, frontiers: Mapping[int, Frontier], commits: Commits) -> bool:
         """Whether all that the frontiers include is committed, or was when recovery left it there."""
@@ -108,7 +112,7 @@ class Flusher:
         )
 
 
-def _paced(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def _paced(rows: Iterable[tuple[bytes, bytes | None]]) -> Iterator[tuple[bytes, bytes | None]]:
     """Packing holds the interpreter: it lets go after every few rows, so that scoring need not wait."""
     for number, row in enumerate(rows, 1):
         yield row

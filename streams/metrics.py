@@ -111,6 +111,7 @@ class Metrics:
         self._gauges()
         self._policies()
         self._swaps()
+        self._asking()
 
     def _measures(self) -> None:
         stages = Histogram(
@@ -170,6 +171,15 @@ class Metrics:
         self.shadow_dropped = self._counter("shadow_dropped", "Events that did not fit into its queue.", "task")
         self.shadow_disagreement = self._gauge("shadow_disagreement", "Live against shadow, newest 256.", "task")
         self.engine_failures = self._counter("engine_failures", "Live releases that gave no scores.", "task")
+
+    def _asking(self) -> None:
+        self.asked = self._counter("asked", "Requests for scores, by what became of them.", "task", "result")
+        self.asked_lost = self._counter("asked_lost", "Answered events that the broker did not take.", "task")
+        self.ask_forwarded = self._counter("ask_forwarded", "Requests sent on to the user's worker.", "task")
+        self.ask_fallbacks = self._counter("ask_fallbacks", "Requests answered by the fallback.", "task")
+        self.ask_seconds = Histogram(
+            "headrace_ask_seconds", "Request to answer.", ["task"], buckets=LATENCY_BUCKETS, registry=self.registry
+        )
 
     def _histogram(self, name: str, text: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(f"headrace_{name}", text, buckets=tuple(buckets), registry=self.registry)

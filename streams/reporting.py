@@ -63,6 +63,11 @@ class Reporter:
         except (AssertionError, ConsumerNotStarted):  # how aiokafka says that the partition is not assigned
             return None
 
+    def reached(self, tp: TP, end: int) -> bool:
+        """Whether all before this offset is absorbed."""
+        position = self.loop.position.get(tp, 0) if self.loop is not None else 0
+        return position >= end or self._end(tp, position) == position
+
     def progress(self, done: int, total: int) -> None:
         """How far a restore is; from its thread."""
         self.restored = (done, total)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import BadRecord, HeadraceError
+from streams.asking.header import asked
 from streams.batch import TOPICS
 from streams.changelog import Changelog, Frontier, Progress
 from streams.config import Settings
@@ -117,7 +118,8 @@ class Recovery:
         said: Mapping[tuple[int, int, int], Record],
     ) -> NDArray[np.int64]:
         scores = [said.get((kind, r.partition, r.offset)) for kind, r in zip(topic, raw, strict=True)]
-        cuts = [_cut(score) if score else None for score in scores]
+        # What a request was told is of before its event came: its cut says nothing of the event's place.
+        cuts = [_cut(score) if score and not asked(r.headers) else None for score, r in zip(scores, raw, strict=True)]
         return processing_order([e["user_id"] for e in events], topic, [r.offset for r in raw], cuts)
 
     def _read(self, topic: int, partition: int, start: int, end: int) -> Iterator[list[RawRecord]]:

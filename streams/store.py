@@ -11,7 +11,9 @@ from typing import Final, cast
 
 from rocksdict import (
     BlockBasedOptions,
+    BottommostLevelCompaction,
     Cache,
+    CompactOptions,
     DBCompressionType,
     Options,
     Rdict,
@@ -70,6 +72,15 @@ class UserStore:
             for number in which:
                 if found := self._open.pop(number, None):
                     found.close()
+
+    def purge(self, partition: int) -> None:
+        """Rewrites a partition's files, so that what was deleted is in none of them but the list of files: a `close`
+        after this, and the next opening, make that anew."""
+        with self._mapped(partition):
+            rows, options = self._of(partition), CompactOptions()
+            options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+            rows.flush()
+            rows.compact_range(None, None, options)  # of all: the log that RocksDB keeps would name the ends
 
     def drop(self, partition: int) -> None:
         """Deletes a partition's rows; its position is -1 after that."""

@@ -79,12 +79,44 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         (names.label_state, many, True, _compacted() | STATE),
         (names.deadletters, many, False, _kept(30, 2 * inputs) | DEADLETTERS),
         (names.audit, one, True, {"retention.ms": "-1"}),
+        (names.forgotten, one, True, _compacted()),
+        (names.webhooks_failed, many, False, _kept(30)),
     ]
     common = COMMON | {"min.insync.replicas": "2" if settings.replication > 2 else "1"}
-    return [
+    specs = [
         TopicSpec(name, partitions, settings.replication, common | config, shared)
         for name, partitions, shared, config in plan
     ]
+    return _with_retention(specs, settings) if settings.retention_days else specs
+
+
+def _with_retention(specs: list[TopicSpec], settings: Settings) -> list[TopicSpec]:
+    """With `retention_days`. SettingsError where it names what is no topic, or one that is not kept by time."""
+    topics = settings.topics
+    named = topics.model_dump() | {
+        f"{kind}_{task}": topic
+        for task in settings.tasks
+        for kind, topic in (("scores", topics.scores(task)), ("served", topics.served(task)))
+    }
+    by_time = {name for name, topic in named.items() if topic != topics.audit and topic in _by_time(specs)}
+    days = dict[str, float]()
+    for name, value in settings.retention_days.items():
+        if name not in by_time:
+            why = "is kept for ever or compacted" if name in named else "is not a topic"
+            raise SettingsError(
+                f"{name} {why}", where=f"retention_days.{name}", expected=f"one of {', '.join(sorted(by_time))}"
+            )
+        days[named[name]] = value
+    return [
+        replace(spec, config={**spec.config, "retention.ms": str(round(days[spec.name] * DAY_MS))})
+        if spec.name in days
+        else spec
+        for spec in specs
+    ]
+
+
+def _by_time(specs: list[TopicSpec]) -> set[str]:
+    return {spec.name for spec in specs if spec.config.get("cleanup.policy") == "delete"}
 
 
 # Retention and deadlines run from the broker's clock: an order of 2011 must not be deleted as it arrives.

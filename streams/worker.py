@@ -16,6 +16,7 @@ from faust.types import TP
 
 from schemas.confluent import ConfluentRegistry
 from streams.app import App, check_topics, make_app, until_stopped
+from streams.asking.service import Asking
 from streams.assembly import Assembly
 from streams.changelog import Changelog
 from streams.codecs import make_names
@@ -25,8 +26,12 @@ from streams.flush import Flusher
 from streams.health import Pulse, Watch, Watchdog
 from streams.loop import Loop
 from streams.metrics import Metrics
+from streams.offsets import bounds
+from streams.privacy.entries import STATE
+from streams.privacy.forgetting import Forgetting
 from streams.reporting import Reporter
 from streams.restore import Recovery, until_it_works
+from streams.scoring import Scorer
 from streams.sender import Sender
 from streams.store import UserStore
 from streams.tasks import make_task
@@ -34,7 +39,7 @@ from streams.web import Server, application
 
 log = logging.getLogger(__name__)
 
-REPORT_S = 1.0
+REPORT_S, CATCH_UP_S = 1.0, 0.02
 #: A micro-batch makes thousands of short-lived dicts and no cycles: collecting at every 700 costs a third of the CPU.
 GC_THRESHOLDS = (100_000, 50, 100)
 #: How long a thread may keep the interpreter while another waits: the event loop must not wait 5 ms for a flush.
@@ -67,9 +72,14 @@ def _keep_freed_memory() -> None:
 async def _main(settings: Settings) -> None:
     worker = Worker(settings, make_app(settings))
     beside = asyncio.ensure_future(worker.serve())
+    listening = asyncio.ensure_future(worker.listening.wait())
     try:
+        await asyncio.wait([beside, listening], return_when=asyncio.FIRST_COMPLETED)
+        if beside.done():
+            beside.result()
         await until_stopped(worker.app)
     finally:
+        listening.cancel()
         beside.cancel()
         await asyncio.wait([beside])
         worker.close()
@@ -89,12 +99,15 @@ class Worker:
         self.intake = app.intake(*settings.topics.inputs)
         self.entity_worker = EntityWorker(settings, app)
         self.reporter = Reporter(settings, app, self.assembly, self.intake, self.metrics)
+        self.asking = Asking(settings, app, self.tasks, self.metrics)
+        self.listening = asyncio.Event()
         self._sending: Sender | None = None
         self._ready = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
         self._revocations = 0
         app.on_assigned(self.restore)
         app.on_partitions_revoked.connect(self._hold, weak=False)
+        app.on_release(self.asking.release)
 
     # -- start and stop --------------------------------------------------------------------------------------
 
@@ -103,9 +116,13 @@ class Worker:
         limit = self.settings.watchdog_s
         pulse = Pulse(asyncio.get_running_loop().call_soon_threadsafe)
         watch = Watch(self.reporter, Watchdog(limit), time.monotonic, pulse)
+        largest = self.settings.max_message_bytes
+        pages = application(self.reporter, self.metrics, limit, more=self.asking, largest=largest)
         try:
-            async with Server(application(self.reporter, self.metrics, limit), self.settings.web) as server:
+            async with Server(pages, self.settings.web) as server:
                 log.info("health and metrics on %s:%d", self.settings.web.host, server.port)
+                self.asking.listening(server.port)
+                self.listening.set()
                 watch.start()
                 await self._guarded(self._assemble())
                 await asyncio.Event().wait()
@@ -114,6 +131,7 @@ class Worker:
                 part.cancel()
             if self._sending is not None:
                 await self._sending.close()
+            await self.asking.close()
             watch.stop()
 
     async def _assemble(self) -> None:
@@ -127,6 +145,7 @@ class Worker:
             on_failure=crash, stagger=self._stagger,
         )  # fmt: skip
         await until_it_works("the schema registry", self.entity_worker.ready, self.registry)
+        encoders = await until_it_works("the schema registry", self.asking.encoders, self.registry)
         self._sending = sender = Sender(settings, self.app.lease, dict(self.names.scores), [self.names.alerts])
         self.sender = sender
         self.flusher = Flusher(
@@ -135,6 +154,9 @@ class Worker:
         assert self.assembly.feed is not None
         assert self.assembly.live is not None
         assert self.assembly.shadows is not None
+        asker = self.asking.begin(
+            scorer, self.assembly.engines, sender.fast, encoders, self.assembly.shadows.after
+        )  # fmt: skip
         self.loop = Loop(
             self.intake, scorer, self.sender, self.assembly.engines, self.metrics,
             self.assembly.feed, self.assembly.live, self.assembly.shadows,
@@ -146,16 +168,29 @@ class Worker:
         for part in (
             self.loop.run(),
             self.loop.unpark(),
+            asker.run(),
             self._flush(),
             self._report(),
             self.entity_worker.run(sender.patient),
             self.assembly.live.run(),
             self.assembly.shadows.run(sender.patient),
+            self._forgetting(scorer).run(),
         ):
             self._spawn(part)
         gc.collect()
         gc.freeze()  # what is made by now stays: no collection need look at it again
         self._ready.set()
+
+    def _forgetting(self, scorer: Scorer) -> Forgetting:
+        forgotten = self.assembly.forgotten
+        assert forgotten is not None
+        self.changelog.forgotten_at = lambda partition: forgotten.entries.newest(STATE, partition)
+        self.entity_worker.forgotten_at = lambda: forgotten.entries.deleted_at
+        return Forgetting(
+            scorer.state, self.store, self.flusher,
+            erasures=lambda: forgotten.erasures, put=forgotten.put,
+            settled=self.intake.settled, revocations=lambda: self._revocations, caches=scorer.answers.forget_user,
+        )  # fmt: skip
 
     def close(self) -> None:
         """After the app has stopped."""
@@ -170,6 +205,7 @@ class Worker:
     async def _hold(self, *_: Any, **__: Any) -> None:
         """Before partitions go: no flush begins, and one under way ends; else their next owner fences it, and us."""
         self._revocations += 1
+        self.asking.own(())
         if self._ready.is_set():
             await self.flusher.hold()
 
@@ -178,6 +214,7 @@ class Worker:
         if (await self.app.wait(self._ready.wait())).stopped:
             return
         self.reporter.assigned = True
+        self.asking.own(())
         flusher, inputs, revocations = self.flusher, set(self.names.inputs), self._revocations
         mine = {tp.partition for tp in assigned if tp.topic in inputs}
         current = {tp.partition for tp in kept if tp.topic in inputs} & flusher.owned
@@ -194,6 +231,24 @@ class Worker:
             self.reporter.recovering = ()
             flusher.held = self._revocations != revocations  # they go again
         await self.entity_worker.restore(assigned, kept)
+        if not flusher.held:
+            self.asking.own(current)
+            self._spawn(self._catch_up(mine - current))
+
+    async def _catch_up(self, partitions: set[int]) -> None:
+        """Requests are answered for new partitions when what their topics hold by now is read: a predecessor's answer
+        to the same event may be among it.
+        """
+        revocations = self._revocations
+        places = [(topic, partition) for topic in self.names.inputs for partition in sorted(partitions)]
+        found = await until_it_works("the ends of the input topics", bounds, self.settings, places)
+        waiting = {TP(*place): end for place, (_, end) in found.items()}
+        while self._revocations == revocations:
+            waiting = {tp: end for tp, end in waiting.items() if not self.reporter.reached(tp, end)}
+            if not waiting:
+                self.asking.own(self.flusher.owned)
+                return
+            await asyncio.sleep(CATCH_UP_S)
 
     async def _recover(self, partition: int) -> None:
         now_ms = time.time_ns() // 1_000_000

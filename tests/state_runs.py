@@ -38,4 +38,4 @@ def take(state: UserState, batch: Sequence[Event], order: Sequence[int] | None =
 
 def rows_of(state: UserState) -> dict[bytes, bytes]:
     """Packed rows of all that changed since the last snapshot."""
-    return dict(state.snapshot(PARTITIONS).records())
+    return dict(state.snapshot(PARTITIONS).rows())

@@ -38,6 +38,7 @@ TOUCH, STATE = "entities.events", "entities.state"
 class Kept(NamedTuple):
     offset: int
     value: bytes | None
+    key: bytes | None = None
 
 
 class Memory:
@@ -81,7 +82,7 @@ def log_of(registry: MemoryRegistry, uses: list[Any]) -> list[Kept]:
     return [Kept(offset, encode(one)) for offset, one in enumerate(uses)]
 
 
-def counts(registry: MemoryRegistry, states: list[tuple[bytes, bytes]]) -> dict[str, tuple[int, int]]:
+def counts(registry: MemoryRegistry, states: list[tuple[bytes, bytes | None]]) -> dict[str, tuple[int, int]]:
     decode = Decoder(registry, "entity_state")
     found = {key.decode(): decode(value) for key, value in states}
     return {key: (state["users"], state["frauds"]) for key, state in found.items()}
@@ -169,13 +170,13 @@ def test_no_order_no_repeat_and_no_batching_changes_what_is_known(
     registry: MemoryRegistry, uses: list[Any], random: Any, data: st.DataObject
 ) -> None:
     first, second = Memory(), Memory()
-    told: dict[bytes, bytes] = {}
+    told: dict[bytes, bytes | None] = {}
     records = log_of(registry, uses)
     if records:
         told.update(owner(registry, first).process(0, records)[0])
     shuffled = uses + (random.choices(uses, k=len(uses) // 2) if uses else [])
     random.shuffle(shuffled)
-    records, retold = log_of(registry, shuffled), dict[bytes, bytes]()
+    records, retold = log_of(registry, shuffled), dict[bytes, bytes | None]()
     at = 0
     while at < len(records):
         size = data.draw(st.integers(1, 60))

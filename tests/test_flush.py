@@ -106,13 +106,13 @@ class World:
         ]
         if rest:
             state.absorb(columns(rest))
-        return self.rows[partition] | dict(state.snapshot([partition]).records(partition))
+        return self.rows[partition] | dict(state.snapshot([partition]).rows(partition))
 
     def undisturbed(self, partition: int) -> dict[bytes, bytes]:
         state = UserState(slots=64)
         if self.at:
             state.absorb(columns(self.stream[: self.at]))
-        return dict(state.snapshot([partition]).records(partition))
+        return dict(state.snapshot([partition]).rows(partition))
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from("aaaaffFwwr"), min_size=30, max_size=80))

@@ -6,19 +6,26 @@ import sys
 import typer
 
 from streams.cli import (
+    audit,
     broker,
     catalog,
     config,
+    console,
     data,
     deadletters,
     learn,
+    lists,
     pointers,
+    policy,
+    privacy,
     releases,
     run,
     sources,
     topics,
     tracing,
     traffic,
+    users,
+    webhooks,
 )
 from streams.cli.frame import Commands, Options
 
@@ -39,10 +46,17 @@ app.add_typer(data.app, name="data")
 pointers.register(releases.app)
 app.add_typer(releases.app, name="releases")
 app.add_typer(learn.app, name="learn")
+app.add_typer(policy.app, name="policy")
+app.add_typer(lists.app, name="lists")
+app.add_typer(users.app, name="users")
+app.add_typer(audit.app, name="audit")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config.app, name="config")
 run.register(app)
+console.register(app)
 traffic.register(app)
 tracing.register(app)
+privacy.register(app)
 sources.register(app)
 
 

@@ -2,7 +2,7 @@
 Each step is one transaction: the labels, what is remembered of ad clicks, and where to read on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from confluent_kafka import Message
 
@@ -18,6 +18,8 @@ from streams.labels.derive import Label
 from streams.labels.store import LabelStore
 from streams.labels.watermark import Watermark
 from streams.partitioning import partition_for
+from streams.privacy.entries import LABELS, Entry
+from streams.privacy.erasures import Erasures
 from streams.transactions import Sent
 
 STEP = 2_000
@@ -33,11 +35,13 @@ class Deriver:
     """
 
     def __init__(
-        self, settings: Settings, registry: Registry, advertised: Mapping[str, str], partition: int, store: LabelStore
-    ) -> None:
+        self, settings: Settings, registry: Registry, advertised: Mapping[str, str], partition: int, store: LabelStore,
+        erasures: Callable[[], Erasures] = Erasures,
+    ) -> None:  # fmt: skip
         """`advertised`: item ids by ad id, as they are known now. Raises RegistryUnavailable, SchemaError."""
         self._settings, self._advertised, self.partition = settings, advertised, partition
-        self._ledger = Ledger(settings, "derive", partition, store)
+        self._erasures, self._forgot = erasures, set[str]()
+        self._ledger = Ledger(settings, "derive", partition, store, erasures)
         topics = settings.topics
         self._decoders = {topics.clicks: Decoder(registry, "click"), topics.orders: Decoder(registry, "order")}
         self._encode = Encoder(registry, topics.labels, "label")
@@ -72,11 +76,16 @@ class Deriver:
             self._watermark.at_end(topic, now_ms)
         watermark = self._watermark.at(now_ms)
         self._forget(watermark)
+        forgotten = self._forget_people()
         if arrived or extra or self._ledger.state.changes or watermark > self._frontier.watermark:
             frontier = Frontier(dict(self._reading.next), watermark, {}, now_ms)
             self._ledger.commit([*self.sent(labels), *extra], frontier)
             self._frontier = frontier
+        self._forgot |= forgotten
         return len(labels)
+
+    def has_forgotten(self, request: Entry) -> bool:
+        return request.receipt in self._forgot
 
     def sent(self, labels: Iterable[Label]) -> Iterator[Sent]:
         """Labels as records, each in the partition of its target."""
@@ -93,14 +102,16 @@ class Deriver:
 
     def _decoded(self, arrived: Sequence[Message]) -> Iterator[tuple[Record, str]]:
         """Clicks before orders: an order then finds the ad clicks of its own step."""
-        for topic, decoder in self._decoders.items():
+        erasures = self._erasures()
+        for number, (topic, decoder) in enumerate(self._decoders.items()):  # clicks and orders, as the inputs are
             messages = [message for message in arrived if message.topic() == topic]
             found = decoder.decode_many([message.value() for message in messages])
             for message, event in zip(messages, found, strict=True):
                 self._reading.took(message)
                 if not isinstance(event, BadRecord):
                     self._watermark.observe(topic, event["event_time"], message.timestamp()[1])
-                    yield event, topic
+                    if not erasures.before(event["user_id"], number, self.partition, message.offset()):
+                        yield event, topic
 
     def _derived(self, event: Record, topic: str) -> list[Label]:
         state, key = self._ledger.state, rows.row_key(AD_CLICKS, event["user_id"])
@@ -111,6 +122,16 @@ class Deriver:
                     state.put(key, derive.pack_clicks(after))
             return derive.of_click(event)
         return derive.of_order(event) + derive.conversions(event, derive.unpack_clicks(state.get(key)))
+
+    def _forget_people(self) -> set[str]:
+        """Ad clicks of who is to be forgotten, once all that came before is read. Of which requests that was."""
+        erasures, done = self._erasures(), set[str]()
+        for request in erasures.open(LABELS, [self.partition]):
+            read = zip(self._decoders, request.cutoff, strict=False)
+            if request.receipt not in self._forgot and all(self._reading.has_read(*each) for each in read):
+                self._ledger.state.erase(rows.row_key(AD_CLICKS, erasures.user_of(request)))
+                done.add(request.receipt)
+        return done
 
     def _forget(self, watermark: int) -> None:
         """Ad clicks that nothing can be credited to any more."""

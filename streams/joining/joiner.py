@@ -17,12 +17,15 @@ from streams.joining.ledger import Frontier, Ledger
 from streams.joining.lookup import ServedReader
 from streams.joining.reading import Reading
 from streams.joining.taint import Taint
+from streams.labels.automated import Discount
 from streams.labels.join import Join
 from streams.labels.joined import Counts, Joined
 from streams.labels.rules import Rule
 from streams.labels.store import LabelStore
 from streams.labels.watermark import SourceLife, Watermark
 from streams.partitioning import partition_for
+from streams.privacy.erasures import Erasures
+from streams.tasks.automation import Signs
 from streams.tasks.base import Task
 from streams.transactions import Sent
 
@@ -51,13 +54,14 @@ class Joiner:
         partition: int,
         store: LabelStore,
         on_served: OnServed = lambda record: None,
+        erasures: Callable[[], Erasures] = Erasures,
     ) -> None:
         """Makes the contracts known. on_served hears of each served record, again after a crash.
 
         Raises RegistryUnavailable, SchemaError.
         """
         self._settings, self.partition, self._on_served = settings, partition, on_served
-        self._ledger = Ledger(settings, "join", partition, store)
+        self._ledger = Ledger(settings, "join", partition, store, erasures)
         self._joins = {
             task.name: Join(Rule.of(task, settings.learning.windows_s.get(task.name, 0)), self._ledger.state)
             for task in tasks
@@ -70,6 +74,7 @@ class Joiner:
         self._encode_letter = Encoder(registry, settings.topics.deadletters, "dead_letter")
         self._reader = ServedReader(settings)
         self._taint = Taint(settings, registry, self._reader)
+        self._discount = Discount(tasks, settings.learning.automated_weight)
         self._alerting = {task.name for task in tasks if task.raises_alerts}
         self._frontier = Frontier()
 
@@ -105,6 +110,10 @@ class Joiner:
     def watermark(self) -> int:
         """UTC ms, as of the last step."""
         return self._frontier.watermark
+
+    def has_read(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        """After a step: whether all of what was served before these offsets has been joined, or was forgotten."""
+        return all(self._reading.has_read(topic, ends[topic, self.partition]) for topic in self._served)
 
     # -- a step
 
@@ -142,7 +151,10 @@ class Joiner:
                 self._joins[task].fetch(found)
         for message, record in decoded:
             try:
-                made += self._take(message, record)
+                if message.value() is None and message.topic() in self._served:
+                    self._joins[self._served[message.topic()]].forget((message.key() or b"").decode(errors="replace"))
+                else:
+                    made += self._take(message, record)
             except BadRecord as bad:
                 letters.append(self._letter(message, bad, now_ms))
             self._reading.took(message)
@@ -188,6 +200,7 @@ class Joiner:
 
     def _examples(self, made: Sequence[Joined], served: Served) -> Iterator[Sent]:
         """The examples with the features that were served. Where retention has taken those, there is no example."""
+        signs: dict[str, dict[int, Signs]] = {task: {} for task in self._joins}
         for one in made:
             record = served[one.task].get(one.offset)
             if record is None:
@@ -195,7 +208,9 @@ class Joiner:
                 continue
             key = one.example_id.encode()
             partition = partition_for(key, self._settings.partitions)
-            yield Sent(self._settings.topics.examples, partition, key, self._encode(one.example(record)))
+            example = self._discount.example(one, record, signs[one.task])
+            self._joins[one.task].counts.discounted += bool(example["automation"])
+            yield Sent(self._settings.topics.examples, partition, key, self._encode(example))
 
     def _tainted(self, made: Sequence[Joined], served: Served) -> Iterator[Sent]:
         """What an order used that turned out to be fraud."""

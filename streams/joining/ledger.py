@@ -5,7 +5,7 @@ Whoever acquires it shuts its predecessor out, and goes on behind the last step 
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -16,6 +16,8 @@ from streams.config import Settings
 from streams.labels.state import Changes, State
 from streams.labels.store import LabelStore
 from streams.offsets import bounds, read_range
+from streams.privacy.entries import LABELS
+from streams.privacy.erasures import Erasures
 from streams.transactions import Sent, TransactionalProducer
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,16 @@ class Frontier:
 class Ledger:
     """One role ("join" or "derive") in one partition of the topic `label_state`. Used from one thread."""
 
-    def __init__(self, settings: Settings, role: str, partition: int, store: LabelStore) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        role: str,
+        partition: int,
+        store: LabelStore,
+        erasures: Callable[[], Erasures] = Erasures,
+    ) -> None:
+        """A copy that was not written since somebody was forgotten is not continued: it may hold them."""
+        self._erasures = erasures
         self.partition, self.state = partition, State(store, partition)
         self._settings, self._topic, self._store = settings, settings.topics.label_state, store
         self._rows, self._frontier = f"{role}:".encode(), f"frontier:{role}".encode()
@@ -120,7 +131,8 @@ class Ledger:
             if not fresh:
                 fresh = True
                 first = self._newest(messages[:1])
-                if first is None or first.written_at < time.time_ns() // 1_000_000 - COPY_AGE_MS:
+                forgotten = self._erasures().entries.newest(LABELS)
+                if first is None or first.written_at < max(time.time_ns() // 1_000_000 - COPY_AGE_MS, forgotten):
                     return None
             newest = found or newest
             self.state.restore(self._changes(messages), messages[-1].offset())

@@ -17,6 +17,7 @@ class Reading:
         self.next: dict[str, int] = {}
         self.ended: set[str] = set()
         """Topics of which there was nothing left when they were read last."""
+        self._ends: dict[str, int] = {}
         self._settings = settings
         self._consumer: Consumer | None = None
 
@@ -26,6 +27,7 @@ class Reading:
         lows = bounds(self._settings, [(topic, self.partition) for topic in self.topics])
         self.next = {topic: max(inputs.get(topic, 0), lows[topic, self.partition][0]) for topic in self.topics}
         self.ended = set()
+        self._ends = {}
         self._consumer = plain_consumer(self._settings)
         self._consumer.assign([TopicPartition(topic, self.partition, at) for topic, at in self.next.items()])
 
@@ -46,9 +48,14 @@ class Reading:
                 self.ended.discard(message.topic())
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.ended.add(message.topic())
+                self._ends[message.topic()] = message.offset()
             elif error.code() not in PASSING and not error.retriable():
                 raise kafka_error(error, f"{message.topic()}[{self.partition}]")
         return records
+
+    def has_read(self, topic: str, end: int) -> bool:
+        """Whether nothing before offset `end` is still to come; the last offsets may be marks of transactions."""
+        return max(self.next.get(topic, 0), self._ends.get(topic, 0)) >= end
 
     def took(self, message: Message) -> None:
         self.next[message.topic()] = max(self.next[message.topic()], message.offset() + 1)

@@ -16,11 +16,14 @@ from schemas.wire import Decoder
 from streams.compacted import Compacted
 from streams.config import Settings
 from streams.joining.deriver import Deriver
+from streams.joining.forgetting import Forgetting
 from streams.joining.joiner import Joiner, OnServed
 from streams.labels import derive
 from streams.labels.joined import Counts, added, less
 from streams.labels.store import LabelStore
 from streams.patience import RETRY_S, until_it_works
+from streams.privacy.erasures import Erasures
+from streams.privacy.ledger import Ledger
 from streams.tasks import make_task
 from streams.transactions import Sent
 
@@ -88,28 +91,41 @@ class LabelService:
         with closing(ConfluentRegistry(settings.registry())) as registry:
             advertised = Advertised(registry)
             ads = Compacted(settings, settings.topics.ads, advertised.apply)
+            forgotten = self._until_it_works("the registry", lambda: Ledger(settings, registry))
             derive_store, join_store = LabelStore(folder / "derive"), LabelStore(folder / "join")
             try:
                 self._until_it_works("the catalogue", lambda: ads.wait_current(READ_TIMEOUT_S))
-                self._rounds(*self._parts(registry, advertised, derive_store, join_store))
+                self._until_it_works("who was forgotten", lambda: forgotten.wait_current(READ_TIMEOUT_S))
+                parts = self._parts(registry, advertised, derive_store, join_store, lambda: forgotten.erasures)
+                self._forgetting = Forgetting(settings, forgotten, *parts, derive_store, join_store)
+                self._rounds(*parts)
             finally:
                 ads.stop()
+                forgotten.stop()
                 derive_store.close()
                 join_store.close()
 
     def _parts(
-        self, registry: Registry, advertised: Advertised, derive_store: LabelStore, join_store: LabelStore
+        self,
+        registry: Registry,
+        advertised: Advertised,
+        derive_store: LabelStore,
+        join_store: LabelStore,
+        erasures: Callable[[], Erasures],
     ) -> tuple[list[Deriver], list[Joiner]]:
         settings = self._settings
         tasks = [make_task(name) for name in settings.tasks]
         partitions = range(settings.partitions)
 
         def derivers() -> list[Deriver]:
-            return [Deriver(settings, registry, advertised, partition, derive_store) for partition in partitions]
+            return [
+                Deriver(settings, registry, advertised, partition, derive_store, erasures) for partition in partitions
+            ]
 
         def joiners() -> list[Joiner]:
             return [
-                Joiner(settings, registry, tasks, partition, join_store, self._on_served) for partition in partitions
+                Joiner(settings, registry, tasks, partition, join_store, self._on_served, erasures)
+                for partition in partitions
             ]
 
         return self._until_it_works("the registry", derivers), self._until_it_works("the registry", joiners)
@@ -141,6 +157,7 @@ class LabelService:
             for task, counts in joiner.counts().items():
                 self.counts[task] = added(self.counts.get(task, Counts()), counts)
         self._tell(joiners)
+        self._until_it_works("forgetting", lambda: self._forgetting.look(self._now()))
         self.watermark = min(joiner.watermark for joiner in joiners)
 
     def _step(self, part: Deriver | Joiner, extra: list[Sent], wait_s: float) -> int:

@@ -14,6 +14,7 @@ from streams.entities import touch, touch_key, touch_partition
 from streams.events import ENTITY_FIELDS, Record, order_entities
 from streams.joining.lookup import ServedReader
 from streams.partitioning import partition_for
+from streams.privacy.pseudonyms import ingesting
 from streams.transactions import Sent
 
 
@@ -23,7 +24,7 @@ class Taint:
     def __init__(self, settings: Settings, registry: Registry, reader: ServedReader) -> None:
         """Raises RegistryUnavailable, SchemaError."""
         self._settings, self._reader = settings, reader
-        self._decode = Decoder(registry, "order")
+        self._decode = ingesting(settings, Decoder(registry, "order"))
         self._encode = Encoder(registry, settings.topics.entity_events, "entity_touch")
 
     def touches(self, served: Sequence[Record]) -> Iterator[Sent]:

@@ -19,6 +19,10 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.users) + len(self.packed)
 
+    def rows(self, partition: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The records of those who were not forgotten."""
+        yield from ((user, packed) for user, packed in self.records(partition) if packed is not None)
+
     def records(self, partition: int | None = None) -> Iterator[tuple[bytes, bytes | None]]:
         """(user id in UTF-8, packed row) of one partition, or of all; no row for who was forgotten."""
         owners = self.columns.partition.tolist()

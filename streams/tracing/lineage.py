@@ -11,6 +11,8 @@ from streams.batch import TOPICS
 from streams.config import Settings
 from streams.events import EVENT_TYPES, Record
 from streams.partitioning import partition_for
+from streams.privacy.erasures import Erasures
+from streams.privacy.ledger import read_ledger
 from streams.tasks import make_task
 from streams.tasks.base import Task
 from streams.tracing.reading import Found, TopicReader
@@ -60,6 +62,7 @@ def trace(settings: Settings, registry: Registry, ident: str, *, task: str = "",
     )
     if found is None:
         raise unknown(settings, ident, tasks, since)
+    _refuse_erased(_erasures(settings, registry), found)
     _fill_input(settings, registry, found)
     _fill_scores(settings, registry, found)
     _fill_outcomes(settings, registry, found, since)
@@ -71,8 +74,38 @@ def find_served(
 ) -> tuple[Task, Found] | None:
     """The first `served` record of an event, by its id or its target's; None if there is none.
 
-    Keyed by target: of most tasks that is the event's own id, so one partition of each is read before all others.
+    Raises DataUnavailable where its person was forgotten.
     """
+    pair, erasures = _search_served(settings, registry, ident, tasks, since), _erasures(settings, registry)
+    if pair is not None:
+        _refuse_erased(erasures, _of_served(*pair))
+    elif any(erasures.entries) and (event := _by_inputs(settings, registry, ident, tasks, since)) is not None:
+        _refuse_erased(erasures, event)
+    return pair
+
+
+def _erasures(settings: Settings, registry: Registry) -> Erasures:
+    try:
+        return read_ledger(settings, registry)
+    except SettingsError:  # a shop from before anybody could be forgotten has no such topic
+        return Erasures()
+
+
+def _refuse_erased(erasures: Erasures, found: "Lineage") -> None:
+    """Raises DataUnavailable for an event of somebody who was forgotten since."""
+    told, topic = found.served or (found.scores[0] if found.scores else None), found.task.topic
+    for partition in sorted({entry.partition for entry in erasures.entries}):
+        offset = told.record["cut"][TOPICS[topic]] if told else found.input.offset if found.input else 0
+        if erasures.before(found.user_id, topic, partition, offset):
+            raise DataUnavailable(
+                "erased: its person was forgotten", where=found.event_id, expected="an event of somebody we know"
+            )
+
+
+def _search_served(
+    settings: Settings, registry: Registry, ident: str, tasks: Sequence[Task], since: int
+) -> tuple[Task, Found] | None:
+    """Keyed by target: of most tasks that is the event's own id, so one partition of each is read before all others."""
 
     def is_it(record: Record) -> bool:
         return ident in (record["event_id"], record["target_id"])
@@ -101,9 +134,11 @@ def unknown(settings: Settings, ident: str, tasks: Sequence[Task], since: int) -
 
 
 def _by_served(settings: Settings, registry: Registry, ident: str, tasks: Sequence[Task], since: int) -> Lineage | None:
-    if (pair := find_served(settings, registry, ident, tasks, since)) is None:
-        return None
-    task, found = pair
+    pair = _search_served(settings, registry, ident, tasks, since)
+    return None if pair is None else _of_served(*pair)
+
+
+def _of_served(task: Task, found: Found) -> Lineage:
     record = found.record
     return Lineage(task, record["event_id"], record["target_id"], record["user_id"], served=found)
 

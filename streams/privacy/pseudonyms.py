@@ -1,0 +1,111 @@
+"""Chosen fields of events are replaced by a keyed hash as they are read, before anything of ours keeps them.
+Equal values stay equal, so cards and addresses are still known again; what they were, only who has the key can try.
+
+A token names its key: `p1:4f…`. A second key may be there beside the one that is used: its tokens can be looked up.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from schemas.errors import BadRecord, SettingsError
+from schemas.reading import Record
+from schemas.wire import Decoder
+from streams.config import Settings
+from streams.privacy.persons import key_of
+from streams.security import reveal
+
+KINDS = {
+    "payment.instrument": "card",
+    "device_id": "device",
+    "device": "device",
+    "billing_address": "address",
+    "shipping_address": "address",
+    "email": "email",
+    "ip": "ip",
+    "session_id": "session",
+    "query": "query",
+}
+"""Of each field what its value is: an address is the same one wherever it stands."""
+OWN = "0"  # the id of the key that is derived from privacy.key
+HASH_CHARS = 32
+
+
+class Pseudonyms:
+    """Of some fields. The first key is used; the others are known."""
+
+    def __init__(self, fields: Iterable[str], keys: Mapping[str, bytes]) -> None:
+        self._keys = dict(keys)
+        self._used = next(iter(keys))
+        self._fields = [(*_path(field), KINDS[field]) for field in fields]
+
+    def tokens(self, kind: str, value: str) -> list[str]:
+        """Under each key, the one that is used first."""
+        return [self._token(ident, kind, value) for ident in self._keys]
+
+    def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """The event with its chosen fields replaced; what is a token already, stays."""
+        changed = dict(event)
+        for outer, name, kind in self._fields:
+            within = changed.get(outer) if outer else changed
+            if within is None or not (value := within.get(name)) or self._is_token(value):
+                continue
+            token = self._token(self._used, kind, value)
+            if outer:
+                changed[outer] = {**within, name: token}
+            else:
+                changed[name] = token
+        return changed
+
+    def _token(self, ident: str, kind: str, value: str) -> str:
+        text = f"{kind}:{value}".encode("utf-8", "surrogatepass")
+        return f"p{ident}:{hashlib.blake2b(text, key=self._keys[ident], digest_size=HASH_CHARS // 2).hexdigest()}"
+
+    def _is_token(self, value: str) -> bool:
+        head, _, rest = value.partition(":")
+        return head[:1] == "p" and head[1:] in self._keys and len(rest) == HASH_CHARS
+
+
+class IngestDecoder(Decoder):
+    """A decoder whose records have pseudonyms."""
+
+    def __init__(self, decoder: Decoder, pseudonyms: Pseudonyms) -> None:
+        self._of, self._pseudonyms, self.name, self._logical = decoder, pseudonyms, decoder.name, False
+
+    def decode_many(self, values: Sequence[bytes | None]) -> list[Record | BadRecord]:
+        found = self._of.decode_many(values)
+        return [each if isinstance(each, BadRecord) else self._pseudonyms.event(each) for each in found]
+
+
+def pseudonyms(settings: Settings) -> Pseudonyms | None:
+    """None where nothing is to be replaced. Raises SettingsError."""
+    fields = settings.privacy.pseudonymise
+    return Pseudonyms(fields, _keys(settings)) if fields else None
+
+
+def ingesting(settings: Settings, decoder: Decoder) -> Decoder:
+    """What reads events with: as it is, where nothing is to be replaced."""
+    known = pseudonyms(settings)
+    return IngestDecoder(decoder, known) if known is not None else decoder
+
+
+def _keys(settings: Settings) -> dict[str, bytes]:
+    given = reveal(settings.privacy.pseudonym_keys)
+    if not given:
+        return {OWN: hashlib.blake2b(b"pseudonyms", key=key_of(settings), digest_size=32).digest()}
+    keys = {}
+    for part in given.split(","):
+        ident, _, text = part.strip().partition(":")
+        if not ident.isalnum() or len(text) != 64 or not set(text.lower()) <= set("0123456789abcdef") or ident in keys:
+            raise SettingsError(
+                "a key of the pseudonyms cannot be used",
+                where="privacy.pseudonym_keys",
+                expected="ID:KEY, several with commas, the one that is used first; a key is 64 hexadecimal digits",
+            )
+        keys[ident] = bytes.fromhex(text)
+    return keys
+
+
+def _path(field: str) -> tuple[str, str]:
+    outer, dot, name = field.partition(".")
+    return (outer, name) if dot else ("", field)
