@@ -78,7 +78,7 @@ def test_money_is_what_each_side_cost_once_the_outcome_is_known() -> None:
 
 def test_orders_without_a_rate_or_a_label_cost_nothing_here() -> None:
     foreign = one(p=0.2, fraud=True)
-    found = tried([foreign._replace(event=foreign.event | {"currency": "JPY"}), one(p=0.2)])
+    found = tried([foreign._replace(event={**foreign.event, "currency": "JPY"}), one(p=0.2)])
     assert found["money"]["orders"] == 0
 
 

@@ -19,10 +19,10 @@ from streams.audit.log import Audit
 from streams.config import Settings
 from streams.console import words
 from streams.console.ops.backtests import Backtests
-from streams.release_moves import ReleaseMoves
 from streams.console.ops.scraping import Scraper
 from streams.console.ops.shelf import Shelf
 from streams.console.page import language, render
+from streams.release_moves import ReleaseMoves
 
 log = logging.getLogger(__name__)
 

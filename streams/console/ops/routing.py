@@ -15,9 +15,9 @@ from streams.console.keys import ACCOUNTS, AUDIT, CLOCK, GATE, REGISTRY, SETTING
 from streams.console.ops import audit, letters, lists, live, policies, quality, releases
 from streams.console.ops.backtests import Backtests
 from streams.console.ops.frame import OPS, Ops, Threads
-from streams.release_moves import ReleaseMoves
 from streams.console.ops.scraping import Scraper
 from streams.console.ops.shelf import Shelf
+from streams.release_moves import ReleaseMoves
 
 log = logging.getLogger(__name__)
 
