@@ -2,7 +2,7 @@
 A topic may be named by its Kafka name or by its setting: `events.clicks` or `clicks`."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from schemas.errors import SettingsError
@@ -67,7 +67,7 @@ def topic_contract(settings: Settings, topic: str) -> TopicContract:
             return TopicContract("", topic, "served" if served else make_task(task).schema, "")
     setting = by_name.get(topic, topic)
     if setting not in by_name.values():
-        raise unknown_topic(topic, list(by_name))
+        raise unknown_topic(topic, list(by_name), {setting: name for name, setting in by_name.items()})
     name: str = getattr(settings.topics, setting)
     return TopicContract(setting, name, CONTRACTS.get(setting, ""), KEYS.get(setting, ""))
 
@@ -95,10 +95,12 @@ def _by_name(settings: Settings) -> dict[str, str]:
     return {name: setting for setting, name in settings.topics.model_dump().items()}
 
 
-def unknown_topic(topic: str, known: list[str]) -> SettingsError:
-    near = difflib.get_close_matches(topic, known, n=1, cutoff=0.4)
+def unknown_topic(topic: str, known: list[str], by_setting: Mapping[str, str] | None = None) -> SettingsError:
+    """With the nearest name; `by_setting`: what is meant where a setting is nearest."""
+    also = by_setting or {}
+    near = difflib.get_close_matches(topic, [*known, *also], n=1, cutoff=0.4)
     return SettingsError(
         f"{topic} is not a topic of the settings",
-        expected=f"{near[0]}, as the nearest name" if near else f"one of {', '.join(known)}",
+        expected=f"{also.get(near[0], near[0])}, as the nearest name" if near else f"one of {', '.join(known)}",
         todo="`headrace topics list` lists them",
     )

@@ -73,8 +73,8 @@ def test_what_differs_between_two_releases_is_shown(headrace: Headrace) -> None:
     [
         ("releases promote fraud/none", 1, ["no release fraud/none"]),
         ("releases promote fruad/1", 2, ["'fruad'", "fraud, recommendations, ctr"]),
-        ("releases rollback ctr", 1, ["no release of ctr to go back to", "promote"]),
-        ("releases pin ctr", 1, ["nothing is live of ctr", "--pin"]),
+        ("releases rollback ctr", 1, ["nothing is live of ctr", "releases promote"]),
+        ("releases pin ctr", 1, ["nothing is live of ctr", "releases promote"]),
         ("releases diff fraud/none fraud", 1, ["no release fraud/none"]),
     ],
 )

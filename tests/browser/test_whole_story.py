@@ -76,6 +76,7 @@ def test_from_an_alert_to_its_label_and_a_release_back(
     order_id = _raised(settings, schemas)
     expect(analyst.locator("#news")).to_contain_text("1 new alert")
     analyst.locator("#news").get_by_role("button").click()
+    expect(analyst.locator("#rows")).to_contain_text(order_id)
     analyst.keyboard.press("Enter")
     expect(analyst.get_by_role("heading", level=1)).to_have_text(f"Order {order_id}")
     expect(analyst.locator(".lead")).to_contain_text("mostly because the amount is")
