@@ -178,7 +178,7 @@ class Swaps:
             self._submit(self._flip, swap)
 
     def _flip(self, swap: Swap) -> None:
-        loaded = swap.unbroken()
+        loaded, leaving = swap.unbroken(), self._held(swap)
         with self._timed(swap, "flip"), self._lock:
             if self._swaps.get(swap.task) is not swap:
                 return
@@ -188,8 +188,16 @@ class Swaps:
                 self.slots[swap.task] = Slot(loaded)
             else:
                 self._watch(slot, slot.flip(loaded))
+        self._builds.submit(leaving.clear)
         self._count(swap.task, "live")
         swap.say_live()
+
+    def _held(self, swap: Swap) -> list[Loaded]:
+        """What a flip may let go of. Freeing an engine takes 60 ms: not in a turn that live events wait for."""
+        slot = self.slots.get(swap.task)
+        pairs = (self._shadows.pairs.get(swap.task), swap.before, swap.pair)
+        held = [loaded for pair in pairs if pair is not None for loaded in (pair.live, pair.shadow)]
+        return [*held, *slot.ready] if slot else held
 
     def _go_back(self, swap: Swap) -> None:
         """To a release that is ready still: nothing is built and nothing shadows, neither it nor what it replaces."""

@@ -114,9 +114,14 @@ class Round:
         path = self.folder / f"{name}-{self.size}-{self.theme}.png"
         page.wait_for_timeout(250)
         page.screenshot(path=path, full_page=name not in IN_VIEW)
-        with Image.open(path) as picture:  # 256 colours are enough for pages, and a third of the bytes
-            picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
-        return path
+        return reduced(path)
+
+
+def reduced(path: Path) -> Path:
+    """256 colours are enough for pages, and a third of the bytes."""
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    return path
 
 
 if __name__ == "__main__":
