@@ -1,10 +1,12 @@
 """Swaps: a new release is built beside the live one, shadows it, and then serves; what is wrong with one is said."""
 
 import asyncio
+import gc
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +104,23 @@ def test_without_shadow_events_it_serves_when_it_is_ready(make: Make) -> None:
     place.point("v2")
     place.settle()
     assert place.live == "v2"
+
+
+def test_what_falls_out_of_a_slot_is_freed_by_who_builds_and_not_in_the_engines_turn(make: Make) -> None:
+    place = make(shadow_events=0, sample=0)
+    oldest = weakref.ref(place.swaps.slots["fraud"].live)
+    for version in ("v2", "v3"):
+        place.point(version)
+        place.settle()
+    place.point("v4")
+    place.swaps.tick(place.now)
+    place.builds.go()
+    place.engines.submit(int).result()
+    assert place.live == "v4"
+    assert oldest() is not None
+    place.builds.go()
+    gc.collect()
+    assert oldest() is None
 
 
 def test_workers_begin_one_after_another(make: Make) -> None:

@@ -26,6 +26,7 @@ PAGES = {
 NOBODY, WORKER, LEARNER = "10.0.0.8:6066", "127.0.0.1:6066", "127.0.0.1:6067"
 TICKS, STEP_MS = 900, 2_000
 RELEASES = ("fraud/20260131T130000-bbbbbbbb", "fraud/20260131T120000-aaaaaaaa")
+Series = dict[str, dict[tuple[str, ...], float]]
 SPOKEN = "The candidate predicts too much."
 
 
@@ -34,7 +35,7 @@ def take(folder: Path) -> list[Path]:
     console_ops.EVIL = SPOKEN  # the tests put script there, to see it refused
     taken: list[Path] = []
     with TemporaryDirectory() as home, house(Path(home), workers=(), learners=()) as made, browser() as chrome:
-        filled(made.shelf, made.shown.now)  # type: ignore[arg-type]  # it is the still one
+        filled(made.shelf, made.shown.now)
         made.here.scraper.round = _nothing  # type: ignore[method-assign, assignment]  # what is put in is what is shown
         made.shown.now = int(time.time() * 1000)
         half_an_hour(made)
@@ -84,7 +85,7 @@ def half_an_hour(made: House) -> None:
         alerts["review"] += draw.random() < 0.08
         alerts["block"] += draw.random() < 0.02
         slow = 1 + 0.2 * math.sin(tick / 40) + 0.1 * draw.random()
-        said = {
+        said: Series = {
             "headrace_events_total": _by(topics), "headrace_scores_total": _by(scores),
             "headrace_alerts_total": _by(alerts), "headrace_dead_letters_total": {("unknown_schema",): dead},
             "headrace_late_total": {("fraud",): late},
@@ -100,7 +101,7 @@ def half_an_hour(made: House) -> None:
         learners.add(at, {LEARNER: Answer(at, learned(tick) | _process(now, 340e6))})
 
 
-def learned(tick: int) -> dict[str, dict[tuple[str, ...], float]]:
+def learned(tick: int) -> Series:
     live, before = (("fraud", release) for release in RELEASES)
     return {
         "headrace_live_roc_auc": {live: 0.91 + 0.01 * math.sin(tick / 120), before: 0.86 + 0.008 * math.sin(tick / 99)},
@@ -117,7 +118,7 @@ def _by(counts: dict[str, float]) -> dict[tuple[str, ...], float]:
     return {(name,): value for name, value in counts.items()}
 
 
-def _process(now_ms: int, size: float) -> dict[str, dict[tuple[str, ...], float]]:
+def _process(now_ms: int, size: float) -> Series:
     return {"process_resident_memory_bytes": {(): size}, "process_start_time_seconds": {(): now_ms / 1000 - 7_300}}
 
 
