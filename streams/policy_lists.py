@@ -2,22 +2,17 @@
 What workers make of it is streams.policy.lists.
 """
 
-import logging
 from dataclasses import dataclass
 
-import confluent_kafka
-
-from schemas.errors import BrokerUnavailable, ProduceFailed, SettingsError
+from schemas.errors import SettingsError
 from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
+from streams.acknowledged import AcknowledgedWriter
 from streams.config import Settings
 from streams.offsets import bounds, read_range
 from streams.policy.lists import LISTS, TYPES, key
 
-log = logging.getLogger(__name__)
-
 PARTITION = 0
-TIMEOUT_S = 15.0
 MOST_CHARS = 256
 
 
@@ -73,8 +68,7 @@ class ListWriter:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._topic = settings.topics.lists
         self._encode = Encoder(registry, self._topic, "list_entry")
-        conf = {**settings.librdkafka(), "acks": "all", "enable.idempotence": True}
-        self._producer = confluent_kafka.Producer(conf, logger=log)
+        self._writer = AcknowledgedWriter(settings, self._topic)
 
     def put(self, entry: Entry) -> None:
         """Raises SettingsError for a list or a type that there is none of."""
@@ -85,14 +79,4 @@ class ListWriter:
         self._send(checked(name, kind, token), None)
 
     def _send(self, named: str, value: bytes | None) -> None:
-        refused: list[confluent_kafka.KafkaError] = []
-
-        def delivered(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
-            if error is not None:
-                refused.append(error)
-
-        self._producer.produce(self._topic, value, named.encode(), PARTITION, delivered)
-        if self._producer.flush(TIMEOUT_S):
-            raise BrokerUnavailable(f"no answer in {TIMEOUT_S:.0f} s", where=self._topic)
-        if refused:
-            raise ProduceFailed(refused[0].str(), where=self._topic)
+        self._writer.send(named.encode(), value, PARTITION)

@@ -92,9 +92,9 @@ def frauds(count: int, *, way: int, start: int = START, seed: int = 0, noise: fl
     ]
 
 
-def rare(count: int, *, seed: int, start: int = START) -> list[dict[str, Any]]:
-    """Orders of which one in 25 is a fraud: alerts are to be few."""
-    made = enumerate(frauds(count, way=1, seed=seed, start=start, noise=0.004))
+def rare(count: int, *, seed: int, start: int = START, noise: float = 0.004) -> list[dict[str, Any]]:
+    """Orders of which one in 25 is a fraud: alerts are to be few. noise: share of wrong labels."""
+    made = enumerate(frauds(count, way=1, seed=seed, start=start, noise=noise))
     return [each for number, each in made if not each["label"] or number % 11 == 0]
 
 

@@ -2,25 +2,21 @@
 A label is said when all replicas have it, and not before.
 """
 
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
-import confluent_kafka
-
-from schemas.errors import BrokerUnavailable, DataUnavailable, ProduceFailed
+from schemas.errors import DataUnavailable
 from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
+from streams.acknowledged import AcknowledgedWriter
 from streams.clients import require_broker
 from streams.config import Settings
 from streams.console.answers import ANALYST, Label
 from streams.events import Record
 from streams.offsets import read_range
 from streams.tasks.fraud import Fraud
-
-log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 KEPT_ORDERS = 256
@@ -33,36 +29,15 @@ class Labels:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings, self._registry = settings, registry
         self._topic = settings.topics.labels
-        self._lock = threading.Lock()
+        self._writer = AcknowledgedWriter(settings, self._topic, TIMEOUT_S)
         self._encode: Encoder | None = None
-        self._producer: confluent_kafka.Producer | None = None
 
     def say(self, order_id: str, label: Label) -> None:
         """Returns when the broker has it. Raises BrokerUnavailable, RegistryUnavailable, ProduceFailed."""
         require_broker(self._settings)
-        refused: list[confluent_kafka.KafkaError] = []
-        with self._lock:
-            encode, producer = self._connected()
-            producer.produce(
-                self._topic, encode(_record(order_id, label)), order_id.encode(),
-                on_delivery=lambda error, _: refused.append(error) if error else None,
-            )  # fmt: skip
-            if producer.flush(TIMEOUT_S):
-                producer.purge()  # else it would be said later, after the page has said that it was not
-                raise BrokerUnavailable(f"no answer in {TIMEOUT_S:.0f} s", where=self._topic)
-        if refused:
-            raise ProduceFailed(refused[0].str(), where=self._topic)
-
-    def _connected(self) -> tuple[Encoder, confluent_kafka.Producer]:
         if self._encode is None:
             self._encode = Encoder(self._registry, self._topic, "label")
-        if self._producer is None:
-            conf = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 0}
-            client_id = f"{self._settings.app_id}-console"
-            self._producer = confluent_kafka.Producer(
-                {**self._settings.librdkafka(), **conf, "client.id": client_id}, logger=log
-            )
-        return self._encode, self._producer
+        self._writer.send(order_id.encode(), self._encode(_record(order_id, label)))
 
 
 def _record(order_id: str, label: Label) -> dict[str, Any]:

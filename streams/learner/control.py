@@ -3,24 +3,19 @@ A pause outlasts the learner; a wish for a fine-tune is granted once.
 """
 
 import json
-import logging
 import threading
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import confluent_kafka
-
 from schemas.confluent import ConfluentRegistry
-from schemas.errors import BrokerUnavailable, ProduceFailed
 from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
+from streams.acknowledged import AcknowledgedWriter
 from streams.compacted import Compacted
 from streams.config import Settings
 from streams.events import Record
-
-log = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
 
@@ -87,8 +82,7 @@ class Speaker:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._topic = settings.topics.learning
         self._encode = Encoder(registry, self._topic, "learning")
-        conf = {**settings.librdkafka(), "acks": "all", "enable.idempotence": True}
-        self._producer = confluent_kafka.Producer(conf, logger=log)
+        self._writer = AcknowledgedWriter(settings, self._topic)
 
     def say(self, status: Status) -> None:
         """Raises ProduceFailed, BrokerUnavailable."""
@@ -102,15 +96,7 @@ class Speaker:
 
     def _send(self, key: str, known: Record) -> None:
         silent: Record = {"paused": False, "asked_at": 0, "by": "", "state": "", "detail": ""}
-        refused: list[confluent_kafka.KafkaError] = []
-        self._producer.produce(
-            self._topic, self._encode({**silent, **known}), key.encode(), 0,
-            on_delivery=lambda error, _: refused.append(error) if error else None,
-        )  # fmt: skip
-        if self._producer.flush(TIMEOUT_S):
-            raise BrokerUnavailable(f"no answer in {TIMEOUT_S:.0f} s", where=self._topic)
-        if refused:
-            raise ProduceFailed(refused[0].str(), where=self._topic)
+        self._writer.send(key.encode(), self._encode({**silent, **known}), 0)
 
 
 def command(settings: Settings, task: str, now_ms: int, **changed: Any) -> Command:

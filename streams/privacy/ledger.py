@@ -6,11 +6,10 @@ import logging
 import threading
 from collections.abc import Sequence
 
-import confluent_kafka
-
-from schemas.errors import BadRecord, BrokerUnavailable, ProduceFailed
+from schemas.errors import BadRecord
 from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
+from streams.acknowledged import AcknowledgedWriter
 from streams.compacted import Compacted
 from streams.config import Settings
 from streams.events import Record
@@ -20,9 +19,9 @@ from streams.privacy.entries import Entries, Entry
 from streams.privacy.erasures import Erasures, Raw
 from streams.privacy.persons import persons
 
+PARTITION = 0
 log = logging.getLogger(__name__)
 
-PARTITION = 0
 TIMEOUT_S = 15.0
 
 
@@ -99,16 +98,7 @@ class LedgerWriter:
         """Raises RegistryUnavailable, SchemaError."""
         self._topic = settings.topics.forgotten
         self._encode = Encoder(registry, self._topic, "forgotten")
-        conf = {**settings.librdkafka(), "acks": "all", "enable.idempotence": True}
-        self._producer = confluent_kafka.Producer(conf, logger=log)
+        self._writer = AcknowledgedWriter(settings, self._topic)
 
     def put(self, entry: Entry) -> None:
-        refused: list[confluent_kafka.KafkaError] = []
-        self._producer.produce(
-            self._topic, self._encode(entry.record()), entry.key.encode(), PARTITION,
-            on_delivery=lambda error, _: refused.append(error) if error else None,
-        )  # fmt: skip
-        if self._producer.flush(TIMEOUT_S):
-            raise BrokerUnavailable(f"no answer in {TIMEOUT_S:.0f} s", where=self._topic)
-        if refused:
-            raise ProduceFailed(refused[0].str(), where=self._topic)
+        self._writer.send(entry.key.encode(), self._encode(entry.record()), PARTITION)

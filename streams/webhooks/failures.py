@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-import confluent_kafka
 from confluent_kafka import Message
 
-from schemas.errors import BadRecord, BrokerUnavailable, DataUnavailable, ProduceFailed
+from schemas.errors import BadRecord, DataUnavailable, ProduceFailed
 from schemas.reading import Record
 from schemas.wire import Decoder, Encoder
+from streams.acknowledged import AcknowledgedWriter
 from streams.config import Settings
 from streams.offsets import bounds, places, read_range
 from streams.patience import RETRY_S
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 CONTRACT = "webhook_failure"
 DONE = "headrace-posted"  # of a mark: offsets, comma-separated
 CHUNK = 500
-TIMEOUT_S = 15.0
 
 
 def failure_record(endpoint: str, delivery: Delivery, answer: Answer, now_ms: int) -> Record:
@@ -90,7 +89,7 @@ class Failures:
     def __init__(self, settings: Settings, decode: Decoder) -> None:
         """`decode` for webhook_failure."""
         self._settings, self._decode, self._topic = settings, decode, settings.topics.webhooks_failed
-        self._producer: confluent_kafka.Producer | None = None
+        self._writer = AcknowledgedWriter(settings, self._topic)
 
     def find(self, *, ids: frozenset[str] = frozenset(), endpoint: str = "", posted: bool = False) -> Iterator[Failure]:
         """Those that are there now, by partition and offset; empty arguments take all. posted: also those."""
@@ -118,19 +117,7 @@ class Failures:
 
     def mark(self, failure: Failure) -> None:
         """It was posted after all. Returns when the broker has it. Raises ProduceFailed too."""
-        if self._producer is None:
-            conf = {**self._settings.librdkafka(), "acks": "all", "enable.idempotence": True}
-            self._producer = confluent_kafka.Producer(conf, logger=log)
-        refused: list[confluent_kafka.KafkaError] = []
-        self._producer.produce(
-            self._topic, None, None, failure.partition,
-            on_delivery=lambda error, _: refused.append(error) if error else None,
-            headers=[(DONE, str(failure.offset).encode())],
-        )  # fmt: skip
-        if self._producer.flush(TIMEOUT_S):
-            raise BrokerUnavailable(f"no answer in {TIMEOUT_S:.0f} s", where=self._topic)
-        if refused:
-            raise ProduceFailed(refused[0].str(), where=self._topic)
+        self._writer.send(None, None, failure.partition, [(DONE, str(failure.offset).encode())])
 
     def _read(self, partition: int, low: int, high: int) -> Iterator[Message]:
         return chain.from_iterable(read_range(self._settings, self._topic, partition, low, high, batch=CHUNK))
