@@ -4,22 +4,17 @@ The load is open-loop, 200 orders/s over full histories; a policy of one rule fl
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from statistics import median
 
-import numpy as np
-
-from bench import open_loop, testbed
-from bench.latency import WARM_S, absorbed, latencies, quantiles
-from bench.measure import cpu_seconds, rss_mb
+from bench import testbed
+from bench.latency import WARM_S, absorbed, latencies, quantiles, stretch
+from bench.measure import rss_mb
 from bench.report import show
 from bench.testbed import NEVER_MS, furnish, process, publish, say
 from schemas.confluent import ConfluentRegistry
 from streams.config import Settings
-from streams.demo.stage import environment, wait_ready
+from streams.demo.stage import wait_ready
 from streams.policy_topic import apply
 from streams.sources.load import history_load, uniform_load
 
@@ -61,34 +56,15 @@ def main() -> None:
 
 def one_run(settings: Settings, pid: int, seed: int, rate: int, seconds: int) -> dict[str, float]:
     """One open-loop stretch of orders; the first WARM_S seconds of it do not count."""
-    folder = settings.data_dir / f"run-{seed}"
-    folder.mkdir(parents=True)
     events = list(uniform_load(rate * seconds, USERS, seed, (0.0, 1.0, 0.0), start=int(time.time() * 1000)))
-    flagged = {event.record["event_id"]: n for n, event in enumerate(events) if event.record["user_id"][-1] == "7"}
-    open_loop.save(folder / "messages.npz", testbed.encoded(settings, events), rate)
-    command, env = [sys.executable, "-m"], os.environ | environment(settings)
-    seen = folder / "seen.npz"
-    wanted = [str(seen), str(len(flagged)), str(seconds + 30), "alerts"]
-    consumer = subprocess.Popen([*command, "bench.consumer", *wanted], env=env)
-    try:
-        while not seen.with_suffix(".ready").exists():
-            time.sleep(0.05)
-        started, cpu = time.monotonic(), cpu_seconds(pid)
-        loop = [*command, "bench.open_loop", str(folder / "messages.npz")]
-        report = json.loads(subprocess.run(loop, env=env, check=True, stdout=subprocess.PIPE).stdout)
-        cores = (cpu_seconds(pid) - cpu) / (time.monotonic() - started)
-        consumer.wait(60)
-    finally:
-        consumer.kill()
-        consumer.wait()
-    due = {ident: report["began_at"] + number / rate for ident, number in flagged.items()}
-    with np.load(seen) as found:
-        times = latencies(found["event_id"].tolist(), found["seen_at"], due, report["began_at"] + WARM_S)
-        explained, alerts = float(found["explained"].mean()), len(found["event_id"])
-        repeats = alerts - len(set(found["event_id"].tolist()))
+    flagged = {event.record["event_id"] for event in events if event.record["user_id"][-1] == "7"}
+    seen = stretch(settings, pid, seed, events, rate, len(flagged), "alerts")
+    due = {ident: at for ident, at in seen.due(events, rate).items() if ident in flagged}
+    times = latencies(seen.event_id, seen.seen_at, due, seen.began_at + WARM_S)
     return {
-        **quantiles(times), "alerts": alerts, "repeats": repeats, "explained": explained, "cpu_cores": cores,
-        "rss_mb": rss_mb(pid), "publisher_lag_p99_ms": report["lag_p99_ms"],
+        **quantiles(times), "alerts": len(seen.event_id), "repeats": len(seen.event_id) - len(set(seen.event_id)),
+        "explained": float(seen.record["explained"].mean()), "cpu_cores": seen.cores, "rss_mb": rss_mb(pid),
+        "publisher_lag_p99_ms": seen.lag_p99_ms,
     }  # fmt: skip
 
 

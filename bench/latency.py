@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +25,7 @@ from bench.testbed import NEVER_MS, furnish, process, publish, say
 from streams.config import Settings
 from streams.demo.stage import environment, wait_ready
 from streams.sources.load import history_load, uniform_load
+from streams.sources.telling import Timed
 
 RATE, SECONDS, RUNS, USERS, WARM_S = 1_000, 20, 3, 2_000, 3
 TARGETS = {"p50_ms": 10.0, "p99_ms": 40.0}
@@ -55,17 +59,51 @@ def main() -> None:
 
 def one_run(settings: Settings, pid: int, seed: int, rate: int, seconds: int) -> dict[str, float]:
     """One open-loop stretch; the first WARM_S seconds of it do not count."""
+    count = rate * seconds
+    events = list(uniform_load(count, USERS, seed, start=int(time.time() * 1000)))
+    seen = stretch(settings, pid, seed, events, rate, count)
+    times = latencies(seen.event_id, seen.seen_at, seen.due(events, rate), seen.began_at + WARM_S)
+    queue, infer = (float(np.median(seen.record[name])) / 1000 for name in ("queue_us", "infer_us"))
+    return {
+        **quantiles(times), "scored": len(times), "cpu_cores": seen.cores, "rss_mb": rss_mb(pid),
+        "publisher_lag_p99_ms": seen.lag_p99_ms, "queue_p50_ms": queue, "infer_p50_ms": infer,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the consumer saw of a stretch, and the cores that the worker of it took. record: columns by name."""
+
+    began_at: float
+    lag_p99_ms: float
+    cores: float
+    record: dict[str, NDArray[Any]]
+
+    @property
+    def event_id(self) -> list[str]:
+        return list(self.record["event_id"].tolist())
+
+    @property
+    def seen_at(self) -> NDArray[np.float64]:
+        return self.record["seen_at"]
+
+    def due(self, events: Sequence[Timed], rate: float) -> dict[str, float]:
+        """Seconds since the epoch at which each event was due, by its id."""
+        return {event.record["event_id"]: self.began_at + number / rate for number, event in enumerate(events)}
+
+
+def stretch(
+    settings: Settings, pid: int, seed: int, events: Sequence[Timed], rate: int, wanted: int, what: str = "scores"
+) -> Seen:
+    """Publishes the events at their pace while another process notes the scores, or alerts, that come of them."""
     folder = settings.data_dir / f"run-{seed}"
     folder.mkdir(parents=True)
-    count = rate * seconds
-    start = int(time.time() * 1000)
-    events = list(uniform_load(count, USERS, seed, start=start))
     open_loop.save(folder / "messages.npz", testbed.encoded(settings, events), rate)
     command, env = [sys.executable, "-m"], os.environ | environment(settings)
-    seen = folder / "seen.npz"
-    consumer = subprocess.Popen([*command, "bench.consumer", str(seen), str(count), str(seconds + 30)], env=env)
+    file, patience = folder / "seen.npz", len(events) / rate + 30
+    consumer = subprocess.Popen([*command, "bench.consumer", str(file), str(wanted), str(patience), what], env=env)
     try:
-        while not seen.with_suffix(".ready").exists():
+        while not file.with_suffix(".ready").exists():
             time.sleep(0.05)
         started, cpu = time.monotonic(), cpu_seconds(pid)
         loop = [*command, "bench.open_loop", str(folder / "messages.npz")]
@@ -75,16 +113,8 @@ def one_run(settings: Settings, pid: int, seed: int, rate: int, seconds: int) ->
     finally:
         consumer.kill()
         consumer.wait()
-    due = {event.record["event_id"]: report["began_at"] + number / rate for number, event in enumerate(events)}
-    with np.load(seen) as found:
-        first = report["began_at"] + WARM_S
-        times = latencies(found["event_id"].tolist(), found["seen_at"], due, first)
-        queue = float(np.median(found["queue_us"])) / 1000
-        infer = float(np.median(found["infer_us"])) / 1000
-    return {
-        **quantiles(times), "scored": len(times), "cpu_cores": cores, "rss_mb": rss_mb(pid),
-        "publisher_lag_p99_ms": report["lag_p99_ms"], "queue_p50_ms": queue, "infer_p50_ms": infer,
-    }  # fmt: skip
+    with np.load(file) as found:
+        return Seen(report["began_at"], report["lag_p99_ms"], cores, {name: found[name] for name in found.files})
 
 
 def latencies(ids: list[str], seen_at: NDArray[np.float64], due: dict[str, float], first: float) -> NDArray[np.float64]:

@@ -70,7 +70,7 @@ class Provider:
         """SettingsError where the libraries are not installed."""
         try:
             import authlib.integrations.requests_client  # type: ignore[import-untyped]  # it has no types
-            import joserfc.jwt  # noqa: F401
+            import joserfc.jwt  # noqa: F401  whether it is there: it is used where tokens are judged
         except ImportError as error:
             raise SettingsError(
                 f"login by OpenID Connect needs {error.name}",

@@ -58,7 +58,7 @@ class Rules:
 
     def _true(self, rule: Rule, expression: Any, known: Any) -> bool:
         try:
-            answer = expression.eval(known)
+            answer = expression.eval(known)  # CEL, not Python: no side effects, no calls out, a bounded number of steps
         except RuntimeError:  # more steps than an evaluation may take
             self.failures[rule.id] += 1
             return False
