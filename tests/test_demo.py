@@ -9,7 +9,7 @@ from rich.console import Console
 
 from schemas.errors import DataUnavailable
 from streams.config import Settings
-from streams.demo import models, play
+from streams.demo import models, play, stage
 from streams.demo.models import load_vectors, save_vectors
 from streams.demo.stage import demo_settings, environment, pointer
 from streams.demo.view import Board
@@ -114,3 +114,16 @@ def test_a_pointer_is_a_release_record_of_its_contract():
     registry = MemoryRegistry()
     record = pointer("fraud", "v1", epoch=3)
     assert Decoder(registry, "model_release")(Encoder(registry, "t", "model_release")(record)) == record
+
+
+def test_a_part_that_ends_is_started_again_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")  # a program that ends at once, whatever it is asked
+    part = stage.Part(Settings(data_dir=tmp_path), "worker", tmp_path / "worker.log")
+    part.process.wait(10)
+    assert part.ended
+    first, console = part.process.pid, Console(record=True, width=200)
+    play.revive(console, [part])
+    assert part.process.pid != first
+    assert "the worker ended, and is started again" in console.export_text()
+    part.stop()
+    assert part.ended

@@ -5,7 +5,7 @@ Every step says what it does; what is missing is said and done without.
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,17 +79,17 @@ def run(settings: Settings, seconds: float | None = None) -> None:
             world = World(WorldConfig(**config), SEED)
             publisher = stage.furnish(own, world, Path(plan.vectors), versions)
             say("starting the worker")
-            with stage.process(own, "worker", own.web.port, folder / "worker.log"):
+            with stage.process(own, "worker", own.web.port, folder / "worker.log") as worker:
                 warm_up(say, own, world, publisher)
                 say("starting the learner; of clicks and ads it makes examples only, or the fraud would have to wait")
                 for task in ("recommendations", "ctr"):
                     command(own, task, time.time_ns() // 1_000_000, paused=True, by="demo")
                 with (
-                    stage.process(own, "learner", own.learner_web.port, folder / "learner.log"),
-                    stage.process(own, "console", own.console.port, folder / "console.log"),
+                    stage.process(own, "learner", own.learner_web.port, folder / "learner.log") as learner,
+                    stage.process(own, "console", own.console.port, folder / "console.log") as pages,
                 ):
                     say(f"the console, for whoever opens this link first: {login_link(own)}", soft_wrap=True)
-                    live(console, own, world, publisher, folder, seconds)
+                    live(console, own, world, publisher, folder, seconds, (worker, learner, pages))
     except KeyboardInterrupt:
         say("stopped")
 
@@ -175,9 +175,10 @@ def ends(settings: Settings, topics: list[str]) -> list[int]:
 
 
 def live(
-    console: Console, settings: Settings, world: World, publisher: Publisher, folder: Path, seconds: float | None
-) -> None:
-    """Replays the later months through Kafka, and shows what comes back."""
+    console: Console, settings: Settings, world: World, publisher: Publisher, folder: Path, seconds: float | None,
+    parts: Sequence[stage.Part],
+) -> None:  # fmt: skip
+    """Replays the later months through Kafka, and shows what comes back. A part that ends is started again."""
     story = Story(NEW_KIND, milliseconds(DRIFT_FROM))
     board, narrator = Board(settings, str(world), story), Narrator(world)
     follower = Follower(settings, board, narrator, lambda event_id: fraud_kind(world, event_id))
@@ -206,6 +207,7 @@ def live(
         with Live(board.render(), console=console, refresh_per_second=4, transient=console.is_terminal) as view:
             while time.monotonic() < until and not done.is_set():
                 time.sleep(DRAW_S)
+                revive(console, parts)
                 read_metrics(settings, board)
                 if console.is_terminal:
                     view.update(board.render())
@@ -221,6 +223,14 @@ def live(
         console.print(board.summary())
         if (drawn := draw(story, folder, str(world))) is not None:
             console.print(f"the story as a picture: {drawn[0]} and {drawn[1]}", soft_wrap=True)
+
+
+def revive(console: Console, parts: Sequence[stage.Part]) -> None:
+    """As a service manager would: a busy machine may have kept the broker from answering in time."""
+    for part in parts:
+        if part.ended:
+            console.print(f"[yellow]the {part.name} ended, and is started again; its log says why: {part.log}[/yellow]")
+            part.start()
 
 
 def fraud_kind(world: World, event_id: str) -> str:

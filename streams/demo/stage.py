@@ -159,28 +159,49 @@ def pointer(task: str, version: str, epoch: int = 1) -> dict[str, object]:
     return Pointer(task, version, None, epoch, False, time.time_ns() // 1_000_000).record()
 
 
-@contextmanager
-def process(settings: Settings, command: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`headrace worker`, `learner` or `console` in its own process, answering when the context is entered, stopped in
-    order when it is left.
+class Part:
+    """`headrace worker`, `learner` or `console` in a process of its own. One that ends may be started again: a worker
+    whose output is refused ends, uncommitted, for whoever keeps it to do that.
     """
-    with log.open("wb") as file:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "streams", command],
-            env=os.environ | environment(settings),
-            stderr=file,
-            stdout=file,
-        )
+
+    def __init__(self, settings: Settings, name: str, log: Path) -> None:
+        self.name, self.log = name, log
+        self._settings = settings
+        log.unlink(missing_ok=True)
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "streams", self.name],
+                env=os.environ | environment(self._settings),
+                stderr=file,
+                stdout=file,
+            )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def stop(self) -> None:
+        """In order, or else by force."""
+        self.process.terminate()
         try:
-            wait_for_answer(f"http://127.0.0.1:{port}/{READY[command]}", command, started, log)
-            yield started
-        finally:
-            started.terminate()
-            try:
-                started.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                started.kill()
-                started.wait()
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def process(settings: Settings, name: str, port: int, log: Path) -> Iterator[Part]:
+    """A part that answers when the context is entered, and is stopped when it is left."""
+    part = Part(settings, name, log)
+    try:
+        wait_for_answer(f"http://127.0.0.1:{port}/{READY[name]}", name, part.process, log)
+        yield part
+    finally:
+        part.stop()
 
 
 def wait_ready(settings: Settings, worker: subprocess.Popen[bytes], log: Path) -> None:
