@@ -238,6 +238,22 @@ def _records(messages: Sequence[Message], position: int, end: int, where: str) -
 PASSING = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._TIMED_OUT})
 
 
+def newest_by_key(settings: Settings, topic: str, partition: int = 0) -> dict[bytes, bytes]:
+    """The newest value of each key of one partition, in the order in which they were said; without what was deleted.
+
+    Raises what `read_range` raises.
+    """
+    low, high = bounds(settings, [(topic, partition)])[topic, partition]
+    newest: dict[bytes, bytes] = {}
+    for messages in read_range(settings, topic, partition, low, high):
+        for message in messages:
+            key, value = message.key() or b"", message.value()
+            newest.pop(key, None)
+            if value is not None:
+                newest[key] = value
+    return newest
+
+
 def topic_id(settings: Settings, topic: str) -> str:
     """Kafka's own id of a topic: one made anew under the same name has another. Fit to name local copies."""
     admin = AdminClient({**settings.librdkafka(), "logger": log})

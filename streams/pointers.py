@@ -13,7 +13,7 @@ from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.events import Record
-from streams.offsets import bounds, read_range
+from streams.offsets import bounds, newest_by_key, read_range
 from streams.transactions import Sent, TransactionalProducer
 
 PARTITION = 0  # the topic has one: pointers and releases in one order
@@ -193,15 +193,9 @@ def read_pointers(settings: Settings, registry: Registry) -> Iterator[tuple[str,
 def announcements(settings: Settings) -> list[Announcement]:
     """What was last said of each release, in the order in which that was said."""
     with closing(ConfluentRegistry(settings.registry())) as registry:
-        decode, topic = Decoder(registry, "model_release"), settings.topics.releases
-        low, high = bounds(settings, [(topic, PARTITION)])[topic, PARTITION]
-        newest: dict[bytes, Announcement] = {}
-        for messages in read_range(settings, topic, PARTITION, low, high):
-            for message in messages:
-                if message.value() is not None and (said := Announcement.of(decode(message.value()))) is not None:
-                    newest.pop(said.key, None)
-                    newest[said.key] = said
-        return list(newest.values())
+        decode = Decoder(registry, "model_release")
+        records = map(decode, newest_by_key(settings, settings.topics.releases, PARTITION).values())
+        return [said for record in records if (said := Announcement.of(record)) is not None]
 
 
 def live_pointers(settings: Settings) -> Mapping[str, Pointer]:

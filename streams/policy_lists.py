@@ -9,7 +9,7 @@ from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from streams.acknowledged import AcknowledgedWriter
 from streams.config import Settings
-from streams.offsets import bounds, read_range
+from streams.offsets import newest_by_key
 from streams.policy.lists import LISTS, TYPES, key
 
 PARTITION = 0
@@ -35,17 +35,9 @@ class Entry:
 
 def read_entries(settings: Settings, registry: Registry) -> list[Entry]:
     """What is on the lists now, also what has ended, oldest first. Raises BrokerUnavailable, SettingsError."""
-    topic, decode = settings.topics.lists, Decoder(registry, "list_entry")
-    low, high = bounds(settings, [(topic, PARTITION)])[topic, PARTITION]
-    found: dict[bytes, Entry] = {}
-    for messages in read_range(settings, topic, PARTITION, low, high):
-        for message in messages:
-            name = message.key() or b""
-            found.pop(name, None)
-            if message.value() is not None:
-                record = decode(message.value())
-                found[name] = Entry(*(record[field] for field in Entry.__slots__))
-    return list(found.values())
+    decode = Decoder(registry, "list_entry")
+    records = map(decode, newest_by_key(settings, settings.topics.lists, PARTITION).values())
+    return [Entry(*(record[field] for field in Entry.__slots__)) for record in records]
 
 
 def checked(name: str, kind: str, token: str) -> str:

@@ -11,7 +11,7 @@ from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.events import Record
-from streams.offsets import bounds, read_range
+from streams.offsets import newest_by_key
 from streams.policies import TASK
 from streams.policy.decide import Policy
 from streams.policy.document import digest
@@ -45,16 +45,9 @@ def read(settings: Settings, registry: Registry) -> dict[str, Applied]:
 
     Raises BrokerUnavailable, SettingsError (no such topic).
     """
-    topic, decode = settings.topics.policies, Decoder(registry, "policy")
-    low, high = bounds(settings, [(topic, PARTITION)])[topic, PARTITION]
-    found: dict[str, Applied] = {}
-    for messages in read_range(settings, topic, PARTITION, low, high):
-        for message in messages:
-            name = (message.key() or b"").decode().partition("/")[2]
-            found.pop(name, None)
-            if message.value() is not None:
-                found[name] = Applied.of(decode(message.value()))
-    return found
+    decode = Decoder(registry, "policy")
+    found = newest_by_key(settings, settings.topics.policies, PARTITION)
+    return {key.decode().partition("/")[2]: Applied.of(decode(value)) for key, value in found.items()}
 
 
 def chosen(known: Mapping[str, Applied], name: str, topic: str) -> Applied:

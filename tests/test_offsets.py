@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from schemas.errors import BrokerUnavailable, FrontierTooOld, SettingsError, StateError
 from streams.config import Settings
-from streams.offsets import bounds, check_start, committed, read_range, topic_id
+from streams.offsets import bounds, check_start, committed, newest_by_key, read_range, topic_id
 from streams.ports import free_port
 
 
@@ -83,6 +83,16 @@ def test_a_range_may_be_longer_than_a_batch(settings: Settings) -> None:
     found = read(settings, settings.topics.clicks, 0, 25_000)
     astray = [(offset, number) for offset, number in enumerate(found) if offset != number]
     assert (len(found), astray[:5]) == (25_000, [])
+
+
+def test_the_newest_of_each_key_comes_in_the_order_of_saying_and_what_was_deleted_does_not(settings: Settings) -> None:
+    topic = settings.topics.clicks
+    producer = Producer({**settings.librdkafka(), "enable.idempotence": True})
+    for key, value in ((b"a", b"1"), (b"b", b"1"), (b"c", b"1"), (b"a", b"2"), (b"c", None), (None, b"0")):
+        producer.produce(topic, value, key, 0)
+    assert producer.flush(10) == 0
+    assert list(newest_by_key(settings, topic).items()) == [(b"b", b"1"), (b"a", b"2"), (b"", b"0")]
+    assert newest_by_key(settings, topic, 1) == {}
 
 
 @pytest.mark.parametrize("start", [0, 5])

@@ -14,7 +14,7 @@ from streams.compacted import Compacted
 from streams.config import Settings
 from streams.events import Record
 from streams.notices import Notices
-from streams.offsets import bounds, read_range
+from streams.offsets import newest_by_key
 from streams.privacy.entries import Entries, Entry
 from streams.privacy.erasures import Erasures, Raw
 from streams.privacy.persons import persons
@@ -80,15 +80,11 @@ class Ledger:
 
 def read_ledger(settings: Settings, registry: Registry) -> Erasures:
     """What is on the topic now. Raises BrokerUnavailable, RegistryUnavailable, SettingsError (no such topic)."""
-    topic, decode, known = settings.topics.forgotten, Decoder(registry, "forgotten"), dict[str, Entry]()
-    low, high = bounds(settings, [(topic, PARTITION)])[topic, PARTITION]
-    for messages in read_range(settings, topic, PARTITION, low, high):
-        for message in messages:
-            known.pop((message.key() or b"").decode(), None)
-            if message.value() is not None:
-                entry = Entry.of(decode(message.value()))
-                known[entry.key] = entry
-    return Erasures(persons(settings), Entries(known))
+    decode = Decoder(registry, "forgotten")
+    entries = [
+        Entry.of(decode(value)) for value in newest_by_key(settings, settings.topics.forgotten, PARTITION).values()
+    ]
+    return Erasures(persons(settings), Entries({entry.key: entry for entry in entries}))
 
 
 class LedgerWriter:
