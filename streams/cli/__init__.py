@@ -13,6 +13,7 @@ from streams.cli import (
     console,
     data,
     deadletters,
+    doctor,
     learn,
     lists,
     pointers,
@@ -53,6 +54,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config.app, name="config")
 run.register(app)
+doctor.register(app)
 console.register(app)
 traffic.register(app)
 tracing.register(app)
