@@ -23,6 +23,7 @@ from bench.measure import cpu_seconds, rss_mb
 from bench.report import show
 from bench.testbed import NEVER_MS, furnish, process, publish, say
 from schemas.values import to_json
+from streams.access.accounts import Accounts
 from streams.config import Settings
 from streams.demo.stage import environment, wait_ready
 from streams.sources.load import history_load, uniform_load
@@ -81,7 +82,7 @@ def one_run(settings: Settings, pid: int, seed: int, arguments: argparse.Namespa
     try:
         began, cpu = time.monotonic(), cpu_seconds(pid)
         url = f"http://127.0.0.1:{settings.web.port}/v1/score/fraud?deadline_ms={arguments.deadline_ms}"
-        answers = asyncio.run(asked(url, bodies, rate))
+        answers = asyncio.run(asked(url, bodies, rate, token(settings)))
         cores = (cpu_seconds(pid) - cpu) / (time.monotonic() - began)
         publisher.wait(seconds + PATIENCE_S)
     finally:
@@ -90,9 +91,18 @@ def one_run(settings: Settings, pid: int, seed: int, arguments: argparse.Namespa
     return {**figures(answers, WARM_S), "cpu_cores": cores, "rss_mb": rss_mb(pid)}
 
 
-async def asked(url: str, bodies: Sequence[bytes], rate: float) -> list[Asked]:
+def token(settings: Settings) -> str:
+    """As a checkout has one, looked up by the worker."""
+    now_ms = time.time_ns() // 1_000_000
+    with Accounts(settings) as accounts:
+        if accounts.users.find("checkout") is None:
+            accounts.users.add("checkout", "operator", None, by="bench", now_ms=now_ms)
+        return accounts.tokens.make("checkout", "", days=1, only=["score"], by="bench", now_ms=now_ms)[1]
+
+
+async def asked(url: str, bodies: Sequence[bytes], rate: float, token: str) -> list[Asked]:
     """Request i goes out i / rate seconds after the first, however late the others are."""
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as http:

@@ -127,7 +127,7 @@ def check(task: Task, record: Record) -> None:
         (record["features_format"] in FORMATS, f"features_format {record['features_format']}", f"one of {known}"),
         (len(record["features"]) == size, f"features of {len(record['features'])} bytes", f"{size} bytes"),
         (0 <= label <= 1, f"label {label}", "from 0 to 1"),  # a NaN is not
-        (0 < weight < np.inf, f"weight {weight}", "a finite number above 0"),
+        (0 <= weight < np.inf, f"weight {weight}", "a finite number, 0 or more"),
         (0 <= record["revision"] < 2**31, f"revision {record['revision']}", "0 or more"),
         (0 < milliseconds(record["event_time"]) < LIMIT, f"event_time {record['event_time']}", "UTC epoch ms"),
     ):

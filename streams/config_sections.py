@@ -186,7 +186,8 @@ class Ask(Section):
     """Scores by request, on the web server of `web`."""
 
     enabled: bool = Field(default=True, description="whether requests for scores are answered")
-    token: SecretStr | None = Field(default=None, description="of the workers and those who ask; none: this machine")
+    without_token: bool = Field(default=False, description="whether programs of this machine need no token")
+    key: SecretStr | None = Field(default=None, description="of all workers: they know each other and their answers")
     url: str = Field(default="", description="where other workers reach this one; empty: where it listens")
     deadline_ms: int = Field(default=250, ge=1, le=60_000, description="then the fallback answers")
     max_in_flight: int = Field(default=256, ge=1, le=65_536, description="requests that wait, at most")

@@ -98,6 +98,8 @@ def check_impression(record: Record) -> None:
     for number, ad in enumerate(slate):
         if not 0 <= ad["position"] < 256:
             raise _out_of_range(f"slate[{number}].position", ad["position"], "0 to 255")
+        if ad["bid"] is not None and money(ad["bid"]) < 0:
+            raise _out_of_range(f"slate[{number}].bid", money(ad["bid"]) / 1e4, "0 or more")
 
 
 def click_entries(record: Record, catalog: Catalogue) -> list[Entry]:

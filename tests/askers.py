@@ -23,10 +23,11 @@ class Answer(NamedTuple):
     body: dict[str, Any]
 
 
-def post(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "") -> Answer:
+def post(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "", token: str = "") -> Answer:
     url = f"http://127.0.0.1:{worker.settings.web.port}/v1/score/{task}{query}"
     body = json.dumps(to_json(TASKS[task][1], event)).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, body, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return Answer(answer.status, json.load(answer))
@@ -35,12 +36,14 @@ def post(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: st
             return Answer(error.code, json.load(error))
 
 
-def until_answered(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "") -> dict[str, Any]:
+def until_answered(
+    worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "", token: str = ""
+) -> dict[str, Any]:
     """As a client that comes back when it is told to."""
     found = []
 
     def answered() -> bool:
-        found.append(post(worker, task, event, query))
+        found.append(post(worker, task, event, query, token))
         assert found[-1].status in (200, 503, 504), found[-1]
         return found[-1].status == 200
 

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 import urllib.request
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has none
 
 from schemas.values import to_json
+from streams.access.accounts import Accounts
 from streams.asking.header import asked
 from streams.partitioning import partition_for
 from streams.ports import free_port
@@ -37,7 +39,12 @@ from tests.chaos.harness import PATIENT, Crew, crew
 @pytest.fixture
 def settings(fresh_settings, registry):
     store, _ = shop.releases()
-    made = fresh_settings(release_store=store, deadlines_ms=PATIENT, session_timeout_s=6.0, ask={"deadline_ms": 20_000})
+    made = fresh_settings(
+        release_store=store,
+        deadlines_ms=PATIENT,
+        session_timeout_s=6.0,
+        ask={"deadline_ms": 20_000, "without_token": True},
+    )
     shop.furnish(made)
     return made
 
@@ -173,9 +180,16 @@ def slowly(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: 
     return found
 
 
-def test_a_worker_that_listens_to_others_answers_nobody_without_a_token(settings, tmp_path):
+def test_a_worker_answers_who_has_a_token_and_nobody_else(settings, tmp_path):
     web = settings.web.model_copy(update={"host": "0.0.0.0", "port": free_port()})
-    with shop.worker(settings.model_copy(update={"web": web}), tmp_path / "worker.log") as worker:
+    ask = settings.ask.model_copy(update={"without_token": False})
+    made = settings.model_copy(update={"web": web, "ask": ask})
+    with closing(Accounts(made)) as accounts:
+        by: Any = {"by": "shell:root", "now_ms": time.time_ns() // 1_000_000}
+        accounts.users.add("checkout", "operator", None, **by)
+        _, token = accounts.tokens.make("checkout", "", days=1, only=["score"], **by)
+    with shop.worker(made, tmp_path / "worker.log") as worker:
         refused = post(worker, "fraud", checkout("user-1", "now", 0))
-        assert (refused.status, refused.body["type"]) == (403, "urn:headrace:problem:closed")
-        assert "ask.token is not set" in worker.log.read_text()
+        assert (refused.status, refused.body["type"]) == (401, "urn:headrace:problem:no-token")
+        answer = until_answered(worker, "fraud", checkout("user-1", "now", 0), token=token)
+        assert answer["order_id"] == "user-1-now"

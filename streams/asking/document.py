@@ -37,7 +37,7 @@ def document(tasks: Sequence[Task], deadline_ms: int) -> Json:
             "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{}, {"token": []}],
+        "security": [{"token": []}],
     }
 
 

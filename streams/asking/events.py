@@ -12,6 +12,7 @@ from streams.asking.problems import NOT_JSON, Problem, bad_event
 from streams.events import EVENT_TYPES, Record, check
 from streams.tasks.base import Task
 
+EXACT = 2**53  # from here on a float stands for several whole numbers
 HIDDEN = "cut"
 """The one field of a score that an answer does not have: where its event lies is not known yet."""
 
@@ -20,7 +21,7 @@ def event_of(task: Task, body: bytes, now_ms: int) -> dict[str, Any]:
     """The checked event in physical values. Raises Problem."""
     kind = EVENT_TYPES[task.topic]
     try:
-        row = json.loads(body.decode(), parse_constant=_no_number)
+        row = json.loads(body.decode(), parse_constant=_no_number, parse_float=_number)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise Problem(NOT_JSON, why, expected=f"a JSON object of the contract {kind.schema}") from None
@@ -39,6 +40,12 @@ def answer_of(task: Task, score: Record) -> dict[str, Any]:
     row = to_json(task.schema, score)
     row.pop(HIDDEN, None)
     return row
+
+
+def _number(text: str) -> float:
+    """1.0 is 1 in JSON, and a whole number where one is asked for."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < EXACT else value
 
 
 def _no_number(text: str) -> NoReturn:

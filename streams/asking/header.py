@@ -1,5 +1,5 @@
 """The answer as the published event carries it: a header with the score record and the features that it was made from.
-It is sealed with the workers' token: else whoever may write events could also say what their scores are.
+It is sealed with the workers' key: else whoever may write events could also say what their scores are.
 """
 
 from collections.abc import Sequence

@@ -18,6 +18,8 @@ from streams.events import (
 Way = Literal["in", "out"]
 Json = dict[str, Any]
 
+LATEST_MS = 7_258_118_400_000
+"""2200-01-01: a schema has no way to say "a day from now"."""
 _AN_ID: Json = {"minLength": 1, "maxLength": MAX_ID_CHARS}
 _SOME: Json = {"minLength": 1}
 LIMITS: dict[str, Json] = {
@@ -26,19 +28,20 @@ LIMITS: dict[str, Json] = {
     "Click.position": {"minimum": 0},
     "Order.order_id": _SOME,
     "Order.items": {"minItems": 1, "maxItems": MAX_ORDER_LINES},
-    "Order.amount": {"minimum": 0, "exclusiveMaximum": 10**11, "pattern": r"^[0-9]{1,11}(\.[0-9]{1,4})?$"},
+    "Order.amount": {"minimum": 0, "maximum": 99_999_999_999.9999, "pattern": r"^[0-9]{1,11}(\.[0-9]{1,4})?$"},
     "Order.currency": {"minLength": 3, "maxLength": 3},
     "OrderItem.quantity": {"minimum": 1, "maximum": 1_000_000},
     "OrderItem.unit_price": {"minimum": 0, "pattern": r"^[0-9]{1,14}(\.[0-9]{1,4})?$"},
     "AdImpression.request_id": _SOME,
     "AdImpression.slate": {"minItems": 1, "maxItems": MAX_SLATE},
     "SlateAd.position": {"minimum": 0, "maximum": 255},
+    "SlateAd.bid": {"minimum": 0, "pattern": r"^[0-9]{1,14}(\.[0-9]{1,4})?$"},
 }
 """By record and field."""
 OF_TYPE = {
     "string": {"minLength", "maxLength", "pattern"},
     "integer": {"minimum", "maximum"},
-    "number": {"minimum", "exclusiveMaximum"},
+    "number": {"minimum", "maximum"},
     "array": {"minItems", "maxItems"},
     "object": {"maxProperties"},
 }
@@ -110,8 +113,9 @@ def _time(way: Way) -> Json:
     text = {"type": "string", "format": "date-time"}
     if way == "out":
         return text
-    note = "From the year 2000 to a day from now."
-    return {"anyOf": [{"type": "integer", "minimum": EARLIEST_MS, "description": "UTC epoch ms"}, text], "title": note}
+    note = "From the year 2000 to a day from now; as text from 2001, since a zone may lead out of 2000."
+    number = {"type": "integer", "minimum": EARLIEST_MS, "maximum": LATEST_MS, "description": "UTC epoch ms"}
+    return {"anyOf": [number, text | {"pattern": "^2(00[1-9]|0[1-9][0-9]|1[0-9]{2})-"}], "title": note}
 
 
 def _amount(avro: Json, way: Way, limits: Json) -> Json:

@@ -13,9 +13,9 @@ from aiohttp import web
 
 from streams.asking.asker import Asker
 from streams.asking.document import MOST_DEADLINE_MS, document
-from streams.asking.door import Door
+from streams.asking.door import FORWARDED, Door
 from streams.asking.events import answer_of, event_of
-from streams.asking.peers import FORWARDED, Peers
+from streams.asking.peers import Peers
 from streams.asking.problems import (
     BAD_OPTION,
     FAILED,
@@ -79,10 +79,12 @@ class Pages:
         partitions: int,
         deadline_ms: int,
         clock: Callable[[], float] = time.perf_counter,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._door, self._peers, self._metrics = door, peers, metrics
         self._partitions, self._deadline_ms, self._clock = partitions, deadline_ms, clock
+        self._now_ms = now_ms
         self._document = json.dumps(document(tasks, deadline_ms)).encode()
         self.asker: Asker | None = None
 
@@ -122,7 +124,7 @@ class Pages:
             raise Problem(NO_SUCH_TASK, f"no task {name[:60]!r}", expected=f"one of {', '.join(self._tasks)}")
         options = Options.of(request.query, self._deadline_ms)
         body = await _body(request)
-        event = event_of(task, body, time.time_ns() // 1_000_000)
+        event = event_of(task, body, self._now_ms())
         partition = partition_for(event["user_id"].encode(), self._partitions)
         passed = self._clock() - started
         if self.asker is not None and partition in self.asker.owned:
@@ -135,7 +137,9 @@ class Pages:
             raise not_ready(partition)
         self._metrics.ask_forwarded.labels(name).inc()
         wait = options.deadline_ms / 1000 - passed + (DURABLE_S if options.durable else 0.0)
-        return await self._peers.forward(partition, request, body, options.query(passed), max(0.0, wait))
+        return await self._peers.forward(
+            partition, request.path, body, options.query(passed), self._door.passed_on(request), max(0.0, wait)
+        )
 
 
 async def _body(request: web.Request) -> bytes:

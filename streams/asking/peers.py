@@ -4,7 +4,6 @@ The group itself tells: each member names its address as it joins, and learns al
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -12,7 +11,6 @@ from aiohttp import web
 from streams.asking.door import is_loopback
 from streams.asking.problems import NO_ANSWER, NOT_READY, Problem, not_ready
 
-FORWARDED: Final = "Headrace-Forwarded"
 GRACE_S = 0.25  # beyond the deadline: the owner answers by then, if by its fallback
 PASSED_ON = ("Content-Type", "Retry-After", "WWW-Authenticate")
 
@@ -45,17 +43,22 @@ class Peers:
         return None
 
     async def forward(
-        self, partition: int, request: web.Request, body: bytes, options: Mapping[str, str], wait_s: float
+        self,
+        partition: int,
+        path: str,
+        body: bytes,
+        options: Mapping[str, str],
+        headers: Mapping[str, str],
+        wait_s: float,
     ) -> web.Response:
-        """The owner's answer, whatever it is. options: the query. Raises Problem."""
+        """The owner's answer, whatever it is. options: the query; headers: by which the owner believes us.
+        Raises Problem."""
         owner = self.owner(partition)
         if owner is None:
             raise not_ready(partition)
-        headers = {"Content-Type": "application/json", FORWARDED: "1"}
-        if "Authorization" in request.headers:
-            headers["Authorization"] = request.headers["Authorization"]
+        headers = {"Content-Type": "application/json", **headers}
         timeout = aiohttp.ClientTimeout(total=wait_s + GRACE_S, sock_connect=min(1.0, wait_s + GRACE_S))
-        address = owner.rstrip("/") + request.path
+        address = owner.rstrip("/") + path
         try:
             async with self._client().post(
                 address, data=body, params=options, headers=headers, timeout=timeout, allow_redirects=False

@@ -27,6 +27,7 @@ NOT_JSON = Kind("not-json", 400, "The body is no JSON object")
 BAD_OPTION = Kind("bad-option", 400, "An option of the request cannot be used")
 NO_TOKEN = Kind("no-token", 401, "A token is needed")
 CLOSED = Kind("closed", 403, "This worker answers no requests from there")
+NOT_YOURS = Kind("not-yours", 403, "The token may not ask for scores")
 NO_SUCH_TASK = Kind("no-such-task", 404, "There is no such task here")
 WRONG_METHOD = Kind("wrong-method", 405, "The page takes another method")
 SLOW_BODY = Kind("slow-body", 408, "The body did not come in time")
@@ -37,13 +38,14 @@ NO_JSON_TYPE = Kind("no-json-type", 415, "The body must be application/json")
 BAD_EVENT = Kind("bad-event", 422, "The event is not of its contract")
 FAILED = Kind("failed", 500, "Something went wrong here")
 NOT_READY = Kind("not-ready", 503, "Nobody can answer for the user now", retry=True)
+NO_ACCOUNTS = Kind("no-accounts", 503, "It cannot be found out who asks")
 BUSY = Kind("busy", 503, "Too many requests wait", retry=True)
 NOT_PUBLISHED = Kind("not-published", 503, "The event could not be published", retry=True)
 NO_ANSWER = Kind("no-answer", 504, "The user's worker did not answer in time", retry=True)
 
 KINDS = (
-    NOT_JSON, BAD_OPTION, NO_TOKEN, CLOSED, NO_SUCH_TASK, WRONG_METHOD, SLOW_BODY, ANOTHER_EVENT, ALREADY_SCORED,
-    TOO_LARGE, NO_JSON_TYPE, BAD_EVENT, FAILED, NOT_READY, BUSY, NOT_PUBLISHED, NO_ANSWER,
+    NOT_JSON, BAD_OPTION, NO_TOKEN, CLOSED, NOT_YOURS, NO_SUCH_TASK, WRONG_METHOD, SLOW_BODY, ANOTHER_EVENT,
+    ALREADY_SCORED, TOO_LARGE, NO_JSON_TYPE, BAD_EVENT, FAILED, NOT_READY, NO_ACCOUNTS, BUSY, NOT_PUBLISHED, NO_ANSWER,
 )  # fmt: skip
 
 RETRY_AFTER_S = 1

@@ -2,7 +2,6 @@
 The worker says which partitions may be answered for; here that is handed on.
 """
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
@@ -16,7 +15,7 @@ from schemas.wire import Encoder
 from streams.app import App
 from streams.asking.answers import Answers
 from streams.asking.asker import Asker
-from streams.asking.door import Door
+from streams.asking.door import Bearers, Door
 from streams.asking.header import Seal
 from streams.asking.outbox import Outbox
 from streams.asking.pages import Pages
@@ -31,8 +30,6 @@ from streams.security import reveal
 from streams.tasks.base import Task
 from streams.work import Work
 
-log = logging.getLogger(__name__)
-
 DRAIN_S = 5.0
 
 
@@ -41,18 +38,18 @@ class Asking:
 
     def __init__(self, settings: Settings, app: App, tasks: Sequence[Task], metrics: Metrics) -> None:
         self._settings, self._app, self._tasks, self._metrics = settings, app, tasks, metrics
-        token = reveal(settings.ask.token) or ""
-        self._seal = Seal(token.encode())
-        door = Door(token, settings.web.host)
+        key, self._bearers = reveal(settings.ask.key) or "", Bearers(settings)
+        self._seal = Seal(key.encode())
+        door = Door(
+            self._bearers.find, settings.web.host, key=key,
+            without_token=settings.ask.enabled and settings.ask.without_token,
+        )  # fmt: skip
         self._peers = Peers(settings.topics.orders, self._shares)
         self._pages = Pages(
             tasks, door, self._peers, metrics, partitions=settings.partitions, deadline_ms=settings.ask.deadline_ms
         )
         self._outbox: Outbox | None = None
         self._answers = Answers()
-        if settings.ask.enabled and not door.open:
-            log.warning("no request for scores is answered: the worker listens on %s, and ask.token is not set",
-                        settings.web.host)  # fmt: skip
 
     def add_to(self, app: web.Application) -> None:
         if self._settings.ask.enabled:
@@ -101,6 +98,7 @@ class Asking:
 
     async def close(self) -> None:
         await self._peers.close()
+        self._bearers.close()
 
     def _shares(self) -> Shares:
         return cast(PartitionAssignor, self._app.assignor).external_topics_metadata()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def test_requests_beside_the_stream_through_a_rebalance_say_what_the_topics_say(shop_settings, tmp_path):
     """A second worker joins and goes while clients ask: each answer is on the topics, once, and nothing else is."""
-    settings = shop_settings(ask={"deadline_ms": 20_000})
+    settings = shop_settings(ask={"deadline_ms": 20_000, "without_token": True})
     users = [f"user-{n}" for n in range(12)]
     with crew(settings, tmp_path) as group:
         one = group.start("a")
@@ -51,7 +51,7 @@ def test_requests_beside_the_stream_through_a_rebalance_say_what_the_topics_say(
 def test_every_durable_answer_is_on_the_topics_whatever_kills_the_worker(shop_settings, tmp_path):
     """Clients that come back until they are answered, beside a stream of the same users; the worker dies thrice."""
     rng = random.Random(seed())
-    settings, sent = shop_settings(ask={"deadline_ms": 20_000}), crowd(rng, 2000)
+    settings, sent = shop_settings(ask={"deadline_ms": 20_000, "without_token": True}), crowd(rng, 2000)
     answers: dict[str, dict[str, Any]] = {}
     ended = threading.Event()
     with crew(settings, tmp_path) as group:
@@ -115,7 +115,7 @@ def test_an_answer_whose_worker_is_killed_is_on_the_topics_or_nothing_is(fresh_s
         store, _ = shop.releases()
         settings = fresh_settings(
             brokers=broker.address, release_store=store, deadlines_ms=PATIENT, session_timeout_s=10.0,
-            ask={"deadline_ms": 20_000}, state={"flush_interval_s": 0.5},
+            ask={"deadline_ms": 20_000, "without_token": True}, state={"flush_interval_s": 0.5},
         )  # fmt: skip
         shop.furnish(settings)
         with crew(settings, tmp_path) as group:
