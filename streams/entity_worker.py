@@ -11,7 +11,8 @@ from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from streams.app import App
 from streams.config import Settings
-from streams.entities import EntityOwner, touched
+from streams.entities import touched
+from streams.entity_owner import EntityOwner
 from streams.offsets import committed
 from streams.producer import Producer
 from streams.restore import until_it_works

@@ -54,7 +54,7 @@ def label(target: str = "t1", candidate: str | None = "a", time: int = 0, **fiel
     """A label; `time` in ms after noon. Its id is made of target, candidate, name and revision."""
     made = {
         "label_id": "", "task": "ctr", "target_id": target, "candidate_id": candidate, "name": "click", "value": 1.0,
-        "source": "derived", "observed_at": NOON_MS + time, "revision": 0,
+        "source": "derived", "observed_at": NOON_MS + time, "revision": 0, "withdrawn": False,
     } | fields  # fmt: skip
     made["label_id"] = made["label_id"] or f"{target} {candidate} {made['name']} {made['revision']}"
     return made

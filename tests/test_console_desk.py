@@ -69,11 +69,13 @@ def test_an_undo_is_a_new_revision_and_the_alert_is_open_again(console: Shown) -
     assert actions(console) == [VERDICT, WITHDRAWAL]
 
 
-def test_a_verdict_outranks_what_came_from_elsewhere(console: Shown) -> None:
-    console.store.apply(Batch(labels=[label("a", 1.0, "chargeback", revision=4)]))
+def test_a_verdict_outranks_a_shop_that_says_otherwise_but_not_the_bank(console: Shown) -> None:
+    console.store.apply(Batch(labels=[label("a", 1.0, "shop", revision=4)]))
     console.desk.verdict(A, 0.0, "anna", NOW_MS)
     assert console.labels.said[0][1].revision == 5
     assert state(console) == (1, 0.0, 0)
+    console.store.apply(Batch(labels=[label("a", 1.0, "chargeback")]))
+    assert state(console) == (1, 1.0, 0)
 
 
 def test_what_kafka_refuses_changes_no_answer_and_shows_as_not_published(console: Shown) -> None:
@@ -83,7 +85,23 @@ def test_what_kafka_refuses_changes_no_answer_and_shows_as_not_published(console
     assert state(console) == (0, None, 0)
     console.labels.error = None
     assert console.desk.verdict(A, 1.0, "anna", NOW_MS).kind == desk.PUBLISHED
-    assert [said.label_id for _, said in console.labels.said] == ["a-analyst-0"]
+    ((_, said),) = console.labels.said
+    assert said.label_id.startswith("a-analyst-0-")
+
+
+def test_of_two_consoles_that_judge_at_once_both_go_by_the_verdict_that_came_first(tmp_path: Path) -> None:
+    """Each has a label of its own on the topic, and at first believes its own."""
+    shop = Shop([alert("a")])
+    with shown(tmp_path / "one", shop) as one, shown(tmp_path / "two", shop) as two:
+        assert one.desk.verdict(A, 1.0, "anna", NOW_MS).kind == desk.PUBLISHED
+        assert two.desk.verdict(A, 0.0, "bert", NOW_MS).kind == desk.PUBLISHED
+        assert (state(one)[1], state(two)[1]) == (1.0, 0.0)
+        topic = [*two.labels.said, *one.labels.said]
+        assert len({said.label_id for _, said in topic}) == 2
+        for console in (one, two):
+            for told in (*topic, topic[0]):
+                console.store.apply(Batch(labels=[told]))
+        assert (state(one)[1], state(two)[1]) == (0.0, 0.0)
 
 
 def test_what_the_audit_log_refuses_is_not_said(console: Shown) -> None:

@@ -141,6 +141,7 @@ def test_a_verdict_goes_to_the_label_topic_whole_and_to_its_orders_partition(
         {
             "label_id": "a-analyst-0", "task": "fraud", "target_id": "a", "candidate_id": None, "name": "fraud",
             "value": 1.0, "source": "analyst", "observed_at": NOW_MS, "revision": 0,
+            "withdrawn": False,
         }
     ]  # fmt: skip
     producer = confluent_kafka.Producer({**settings.librdkafka(), "partitioner": "murmur2_random"})

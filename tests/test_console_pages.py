@@ -315,13 +315,13 @@ def test_a_fault_looks_like_a_page_and_tells_nothing_of_itself(tmp_path: Path, m
         played(console, "analyst", story)
 
 
-def test_a_chargeback_that_says_otherwise_is_seen(tmp_path: Path) -> None:
+def test_a_verdict_that_a_chargeback_overrules_is_said_not_to_count(tmp_path: Path) -> None:
     made = Shop([alert("a")], [label("a", 0.0), label("a", 1.0, "chargeback", 0)])
 
     async def story(client: Client, console: Shown) -> None:
-        assert "A chargeback says otherwise." in await text(client, f"/cases/{A}")
+        assert "The verdict does not count." in await text(client, f"/cases/{A}")
         console.store.apply(Batch(labels=[label("a", 1.0, revision=1)]))
-        assert "A chargeback says otherwise." not in await text(client, f"/cases/{A}")
+        assert "The verdict does not count." not in await text(client, f"/cases/{A}")
 
     with shown(tmp_path, made) as console:
         played(console, "analyst", story)

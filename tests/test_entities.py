@@ -1,5 +1,6 @@
 """Entities: who touches what, the join that no order and no repeat can change, and what workers see of it."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import RegistryUnavailable
+from schemas.errors import RegistryUnavailable, StateError
 from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
 from streams.changelog import Rows
@@ -19,14 +20,15 @@ from streams.config import Settings
 from streams.entities import (
     LIMIT,
     Entity,
-    EntityOwner,
     EntityView,
     join,
     touch,
     touch_key,
     touch_partition,
+    touched,
     touches,
 )
+from streams.entity_owner import EntityOwner
 from streams.events import ENTITY_FIELDS, entity_token
 from streams.store import UserStore
 from tests.records import NOON_MS, order
@@ -72,8 +74,10 @@ def owner(registry: MemoryRegistry, store: Any) -> EntityOwner:
     return EntityOwner(store, Decoder(registry, "entity_touch"), Encoder(registry, STATE, "entity_state"))
 
 
-def use(user: str, token: str = "card-1", kind: str = "card", *, fraud: bool = False, time: int = NOON_MS) -> Any:
-    event = {"user_id": user, "event_id": f"{user} {token}", "event_time": time}
+def use(
+    user: str, token: str = "card-1", kind: str = "card", *, fraud: bool = False, time: int = NOON_MS, event: str = ""
+) -> Any:
+    event = {"user_id": user, "event_id": event or f"{user} {token}", "event_time": time}
     return touch(kind, token, event, fraud=fraud)
 
 
@@ -122,10 +126,47 @@ def test_all_touches_of_an_entity_meet_in_one_partition() -> None:
 texts = st.text(st.sampled_from("a|%:7C25"), min_size=1, max_size=6)
 
 
-@given(st.tuples(texts, texts, st.booleans()), st.tuples(texts, texts, st.booleans()))
-def test_compaction_keeps_a_touch_of_each_pair_and_one_of_each_fraud(a: Any, b: Any) -> None:
-    keys = [touch_key(use(user, token, fraud=fraud)) for token, user, fraud in (a, b)]
+@given(st.tuples(texts, texts, st.none() | texts), st.tuples(texts, texts, st.none() | texts))
+def test_compaction_keeps_a_touch_of_each_pair_and_one_of_each_fraudulent_order(a: Any, b: Any) -> None:
+    keys = [touch_key(use(user, token, fraud=event is not None, event=event or "")) for token, user, event in (a, b)]
     assert (keys[0] == keys[1]) == (a == b)
+    for key, (token, user, event) in zip(keys, (a, b), strict=True):
+        assert touched(key) == {"type": "card", "token": token, "user_id": user}
+        told = use(user, token, event=event or "other")
+        assert touch_key(told, verdict=True) == touch_key(told | {"fraud": True})
+
+
+def said(registry: MemoryRegistry, *uses: tuple[Any, bool]) -> list[Kept]:
+    """Touches with their keys; the second: whether it is of a verdict."""
+    encode = Encoder(registry, TOUCH, "entity_touch")
+    return [Kept(at, encode(one), touch_key(one, verdict=of)) for at, (one, of) in enumerate(uses)]
+
+
+def test_a_fraud_that_is_taken_back_untaints_by_its_order_and_by_no_other(registry: MemoryRegistry) -> None:
+    store = Memory()
+    one, two = use("ann", fraud=True, event="o1"), use("ann", fraud=True, event="o2")
+    told = said(registry, (use("ann"), False), (one, True), (two, True))
+    assert counts(registry, owner(registry, store).process(0, told)[0]) == {"card:card-1": (1, 1)}
+    taken_back = said(
+        registry, *[(use("x"), False)] * 3, (one | {"fraud": False}, True), (two | {"fraud": False}, True)
+    )
+    assert owner(registry, store).process(0, taken_back[3:4])[0] == []
+    assert Entity.unpack(store.rows[b"card:card-1"]).counts == (1, 1)
+    assert owner(registry, store).process(0, taken_back[4:])[0] == [(b"card:card-1", None)]
+    assert Entity.unpack(store.rows[b"card:card-1"]).counts == (1, 0)
+
+
+def test_a_verdict_of_innocence_on_what_was_never_tainted_makes_nobody_known(registry: MemoryRegistry) -> None:
+    store = Memory()
+    assert owner(registry, store).process(0, said(registry, (use("ann"), True)))[0] == []
+    assert store.rows == {}
+
+
+def test_a_row_of_the_format_before_is_read_and_one_of_another_refused() -> None:
+    packed = struct.pack("<BqqBB3Q", 1, 5, 9, 2, 1, 11, 12, 12)
+    assert Entity.unpack(packed) == Entity(5, 9, (11, 12), ((12, 0),))
+    with pytest.raises(StateError, match="format 7"):
+        Entity.unpack(b"\x07" + packed[1:])
 
 
 def test_one_user_is_not_published_two_are() -> None:
@@ -152,7 +193,7 @@ def test_counts_stop_at_the_limit_and_memory_with_them() -> None:
     published = [join(known, use(f"user {number}", fraud=True)) for number in range(500)]
     (entity,) = known.values()
     assert entity.counts == (LIMIT, LIMIT)
-    assert len(entity.pack()) < 1_100
+    assert len(entity.pack()) < 1_600
     assert sum(state is not None for state in published) == LIMIT
 
 

@@ -112,7 +112,6 @@ def test_examples_in_two_parts_merge_to_what_they_are_at_once(revisions, cut):
         ({"features": ROW[:-1]}, f"features of {len(ROW) - 1} bytes.*expected {len(ROW)} bytes"),
         ({"label": float("nan")}, "label nan"),
         ({"label": 1.5}, "label 1.5"),
-        ({"weight": 0.0}, "weight 0.0"),
         ({"weight": -1.0}, "weight -1.0"),
         ({"weight": float("inf")}, "weight inf"),
         ({"weight": float("nan")}, "weight nan"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
 from streams.labels.join import Join
-from streams.labels.joined import example_id
+from streams.labels.joined import Joined, example_id
 from streams.labels.rules import Rule
 from streams.labels.state import State
 from streams.labels.store import MemoryLabelStore
@@ -210,6 +210,44 @@ def test_a_label_revised_before_the_window_closes_is_said_once_as_it_is_then() -
     join.label(label(), NOW)
     join.label(label(revision=1, value=0.0), NOW)
     assert said(close(join, 30 * MINUTE))[0] == ("a", "click", 0.0, 0)
+
+
+def test_a_chargeback_counts_whatever_revision_an_analyst_has_come_to_and_a_verdict_no_more() -> None:
+    join = join_of(FRAUD)
+    join.served(order(), 0, 0)
+    join.label(fraud(value=1.0, source="analyst"), NOW)
+    assert said(join.label(fraud(value=0.0, source="analyst", revision=1), NOW)) == [(None, "fraud", 0.0, 1)]
+    assert said(join.label(fraud(time=9 * DAY, label_id="bank"), NOW)) == [(None, "fraud", 1.0, 2)]
+    assert join.label(fraud(value=0.0, source="analyst", revision=2), NOW) == []
+    assert (join.counts.stale, join.counts.outranked) == (0, 1)
+    assert said(join.label(fraud(value=0.0, revision=1, label_id="bank again"), NOW)) == [(None, "fraud", 0.0, 3)]
+
+
+def test_a_verdict_that_is_withdrawn_gives_way_to_what_another_source_says_and_back() -> None:
+    join = join_of(FRAUD)
+    join.served(order(), 0, 0)
+    join.label(fraud(value=0.0, source="shop"), NOW)
+    assert said(join.label(fraud(source="analyst", label_id="v"), NOW)) == [(None, "fraud", 1.0, 1)]
+    taken_back = fraud(value=0.0, source="analyst", revision=1, label_id="w", withdrawn=True)
+    assert said(join.label(taken_back, NOW)) == [(None, "fraud", 0.0, 2)]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_verdict_that_is_withdrawn_leaves_what_silence_leaves(closed: bool) -> None:
+    """Before the window has closed: nothing, an example of no weight; then the negative of silence."""
+    join = join_of(FRAUD)
+    join.served(order(), 0, 0)
+    join.label(fraud(source="analyst"), NOW)
+    silence: list[Joined] = []
+    if closed:
+        silence += close(join, 28 * DAY)
+    taken_back = fraud(value=0.0, source="analyst", revision=1, time=DAY, label_id="w", withdrawn=True)
+    (one,) = join.label(taken_back, NOW)
+    assert (one.label, one.weight, one.revision, one.source) == (0.0, 1.0 * closed, 1, "" if closed else "analyst")
+    silence += close(join, 28 * DAY)
+    assert [(each.label, each.weight, each.revision, each.source) for each in silence] == (
+        [] if closed else [(0.0, 1.0, 2, "")]
+    )
 
 
 @pytest.mark.parametrize("revision", [0, 1, 2])

@@ -31,11 +31,16 @@ class Served(NamedTuple):
     ident: int
     back: int
     fields: dict[str, Any]
-    labels: list[tuple[str | None, int, int, int, float]]  # candidate, delay, name, revision, value
+    labels: list[tuple[str | None, int, int, int, float, str, bool]]
+    """candidate, delay, name, revision, value, source, withdrawn"""
 
 
 CANDIDATES = st.sampled_from(["a", "b", "b", None, "not served"])
-LABEL = st.tuples(CANDIDATES, st.integers(-3, 85), st.sampled_from([0, 0, 0, -1]), st.integers(0, 2), st.floats(0, 1))
+SOURCES = st.sampled_from(["analyst", "analyst", "chargeback", "derived", "a partner", "another partner"])
+LABEL = st.tuples(
+    CANDIDATES, st.integers(-3, 85), st.sampled_from([0, 0, 0, -1]), st.integers(0, 2), st.floats(0, 1), SOURCES,
+    st.sampled_from([False, False, True]),
+)  # fmt: skip
 FIELDS = st.fixed_dictionaries(
     {"propensity": st.sampled_from([1.0, 0.3]), "decision": st.sampled_from([None, "review", "block"])},
     optional={"shown": st.sampled_from([(), (True, False, True)]), "candidates": st.just([])},
@@ -90,8 +95,9 @@ class Machine(RuleBasedStateMachine):
             if before and min(before) + self.go_by.longest_ms(True) <= NOON_MS + self.clock:
                 ident = f"t{one.ident}.{len(self.served_log)}"
             self.served_log.append(served(ident, self.clock - one.back, **one.fields))
-            for candidate, delay, name, revision, value in one.labels:
+            for candidate, delay, name, revision, value, source, withdrawn in one.labels:
                 fields = {"name": self.go_by.names[name], "value": value, "revision": revision}
+                fields |= {"source": source, "withdrawn": withdrawn}
                 self.coming.append(label(ident, candidate, self.clock - one.back + delay, **fields))
         self.time_passes(by)
 
@@ -148,7 +154,7 @@ class Machine(RuleBasedStateMachine):
     def advance(self, watermark: int) -> None:
         closed = self.join.advance(watermark, NOON_MS + self.alive, NOON_MS + self.clock)
         for one in closed:
-            assert one.revision == 0
+            assert one.revision == 0 or one.source == ""  # silence, after a label that was withdrawn
             assert one.event_time + self.go_by.window_ms <= watermark
             assert one.event_time + self.go_by.window_ms < NOON_MS + self.alive
         order = dict.fromkeys((one.event_time, one.offset) for one in closed)
@@ -226,8 +232,11 @@ class Machine(RuleBasedStateMachine):
         newest = {}
         for one in sorted(self.examples, key=lambda one: one.revision):
             newest[one.target_id, one.candidate_id or "", one.name] = (one.label, one.weight)
+            assert one.weight > 0 or (one.label, one.revision > 0) == (0.0, True)
             assert self.served_log[one.offset]["target_id"] == one.target_id
-        assert newest == last_word(self.go_by, self.served_log, self.labels)
+        assert {key: said for key, said in newest.items() if said[1] > 0} == last_word(
+            self.go_by, self.served_log, self.labels
+        )
         self.advance(NOON_MS + self.clock - LATENESS)
         self.each_example_is_said_once_and_revisions_have_no_gap()
         self.nothing_is_left()

@@ -230,3 +230,18 @@ def test_what_a_fraudulent_order_used_is_tainted_for_all(settings: Settings) -> 
     touches = shop.read(settings, settings.topics.entity_events, "entity_touch")
     assert ("device", "device-9", "eve", True) in {(t["type"], t["token"], t["user_id"], t["fraud"]) for t in touches}
     assert {t["user_id"] for t in touches} == {"eve"}
+
+
+def test_a_verdict_that_the_bank_contradicts_is_taken_back_from_what_the_order_used(settings: Settings) -> None:
+    world = Shop(settings)
+    world.event("order", order(event_id="e-1", order_id="o-1", user_id="eve", event_time=NOON_MS, device_id="device-9"))
+    world.served("fraud", "o-1", NOON_MS, [], event_id="e-1", user_id="eve")
+    world.label(fraud("o-1", 1.0, NOON_MS + HOUR) | {"source": "analyst", "label_id": "verdict"})
+    world.flush()
+    with joining(settings):
+        shop.wait_for(lambda: len(examples(settings)) == 1, 60)
+        world.label(fraud("o-1", 0.0, NOON_MS + HOUR))
+        world.flush()
+        shop.wait_for(lambda: len(examples(settings)) == 2, 60)
+    touches = shop.read(settings, settings.topics.entity_events, "entity_touch")
+    assert [t["fraud"] for t in touches if t["token"] == "device-9"] == [True, False]

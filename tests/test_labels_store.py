@@ -1,5 +1,6 @@
 """Rows of the join and where they are kept: packed, found by time, changed in steps; on disk and in memory alike."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import StateError
 from streams.labels import rows
-from streams.labels.rows import FORGET, MATURE, Entry, Slot
+from streams.labels.rows import FORGET, MATURE, Entry, Outcome, Slot
 from streams.labels.state import State
 from streams.labels.store import LabelStore, MemoryLabelStore
 
@@ -49,8 +50,9 @@ def taken(state: State, until: int, limit: int = 100) -> list[str]:
 texts = st.text(max_size=20)
 slots = st.builds(
     Slot, st.integers(0, 2**31 - 1), st.floats(0, 1), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1),
-    texts, st.integers(-1, 2**31 - 1),
+    texts, st.booleans(),
 )  # fmt: skip
+outcomes = st.builds(Outcome, st.lists(slots, min_size=1, max_size=4), st.integers(-1, 2**31 - 1))
 
 
 @st.composite
@@ -64,7 +66,7 @@ def entries(draw: st.DrawFn) -> Entry:
         draw(st.integers(0, 2 ** len(candidates) - 1)), draw(st.integers(0, 2 ** len(candidates) - 1)),
     )  # fmt: skip
     if entry.served:
-        entry.slots = draw(st.dictionaries(keys, slots, max_size=5))
+        entry.outcomes = draw(st.dictionaries(keys, outcomes, max_size=5))
     else:
         entry.early = draw(st.lists(st.tuples(keys, slots), max_size=5))
     return entry
@@ -77,13 +79,24 @@ def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
 
 @pytest.mark.parametrize("cut", [0, 5, 25, 45])
 def test_a_row_cut_short_is_named_so(cut: int) -> None:
-    packed = Entry(rows.WAITING, 5, candidates=["a"], slots={("a", "click"): Slot(0, 1.0, 5, 5)}).pack()
+    packed = Entry(rows.WAITING, 5, candidates=["a"], outcomes={("a", "click"): Outcome([Slot(0, 1.0, 5, 5)])}).pack()
     with pytest.raises(StateError, match=f"{cut} bytes that cannot be read"):
         rows.unpack(packed[:cut])
 
 
+def test_a_row_of_the_format_before_is_read_as_what_one_source_said() -> None:
+    head = struct.pack("<BBQq", 2, rows.MATURED, 9, 17) + struct.pack("<iqdBHB", 3, 5, 1.0, 1, 1, 1)
+    candidate = b"\x01\x00" + struct.pack("<H", 1) + b"a"
+    slot = struct.pack("<HBBiidqQ", 0, 5, 7, 4, 2, 1.0, 6, 99) + b"clickanalyst"
+    entry = rows.unpack(head + candidate + slot)
+    assert (entry.state, entry.due, entry.offset, entry.shown, entry.said) == (rows.MATURED, 9, 17, 1, 0)
+    assert entry.outcomes == {("a", "click"): Outcome([Slot(4, 1.0, 6, 99, "analyst")], said=2)}
+    assert rows.unpack(entry.pack()) == entry
+    assert rows.noted(b"\x02" + rows.note(5, b"x")[1:]) == b"x"
+
+
 def test_a_row_of_another_format_is_refused_with_what_to_do() -> None:
-    with pytest.raises(StateError, match=r"format 9.*expected format 2.*changelog"):
+    with pytest.raises(StateError, match=r"format 9.*expected format 2 or 3.*changelog"):
         rows.unpack(b"\x09" + row(5)[1:])
 
 

@@ -20,7 +20,8 @@ from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.console.store import Batch, Store
-from streams.entities import EntityOwner, EntityView, touch_key, touched
+from streams.entities import EntityView, touch_key, touched
+from streams.entity_owner import EntityOwner
 from streams.labels import rows
 from streams.labels.join import Join
 from streams.labels.state import State

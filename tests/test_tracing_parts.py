@@ -23,22 +23,28 @@ from tests.records import money
 from tests.traced_shop import label
 
 TOLD = st.tuples(
-    st.sampled_from("abc"), st.booleans(), st.integers(0, 3), st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0])
-)
+    st.sampled_from("abc"), st.sampled_from(["", "analyst", "chargeback", "who", "else"]), st.integers(0, 3),
+    st.integers(0, 3), st.sampled_from([0.0, 0.5, 1.0]), st.booleans(),
+)  # fmt: skip
+PLACES = {"chargeback": 0, "analyst": 2, "who": 5, "else": 5, "": 6}
 
 
 @given(st.lists(TOLD))
-def test_the_newest_label_counts_and_what_somebody_said_before_silence(
-    told: list[tuple[str, bool, int, int, float]],
+def test_the_newest_label_of_the_first_source_that_speaks_counts_and_silence_last(
+    told: list[tuple[str, str, int, int, float, bool]],
 ) -> None:
     labels = Labels()
-    newest: dict[str, tuple[tuple[bool, int, int], float]] = {}
-    for target, named, observed, revision, said in told:
-        record = label("fraud", target, said, observed_at=observed, revision=revision)
-        labels.add(record, named=named, value=said, weight=2.0)
-        rank = (named, observed, revision)
-        if target not in newest or rank >= newest[target][0]:
-            newest[target] = rank, said
+    by_source: dict[tuple[str, int], tuple[tuple[int, int], float, bool]] = {}
+    for target, source, observed, revision, said, withdrawn in told:
+        record = label("fraud", target, said, observed_at=observed, revision=revision, source=source)
+        labels.add(record, value=said, weight=2.0, withdrawn=withdrawn)
+        key = target, PLACES[source]
+        if key not in by_source or (observed, revision) >= by_source[key][0]:
+            by_source[key] = (observed, revision), said, withdrawn
+    newest: dict[str, tuple[int, float]] = {}
+    for (target, place), (_, said, withdrawn) in sorted(by_source.items(), key=lambda each: each[0]):
+        if not withdrawn:
+            newest.setdefault(target, (place, said))
     there, value, weight = labels.look_up([key_of(target, None) for target in "abcd"])
     assert there.tolist() == [target in newest for target in "abcd"]
     assert value.tolist() == [newest[target][1] if target in newest else 0.0 for target in "abcd"]
@@ -102,7 +108,7 @@ def decided(*chances: float) -> list[Result]:
 def test_money_is_what_frauds_cost_and_what_honest_customers_waited_for() -> None:
     labels = Labels()
     for number, value in enumerate((1.0, 1.0, 0.0, 0.0)):
-        labels.add(label("fraud", f"o{number}", value), named=True, value=value, weight=1.0)
+        labels.add(label("fraud", f"o{number}", value), value=value, weight=1.0)
     test = Backtest(make_task("fraud"), labels)
     test.add(served_orders([10, 20, 40, 80, 160]), (decided(0.9, 0.8, 0.1, 0.2, 0.9), decided(0.9, 0.1, 0.7, 0.2, 0.1)))
     found = test.report()
@@ -121,7 +127,7 @@ def test_money_is_what_frauds_cost_and_what_honest_customers_waited_for() -> Non
 def test_a_list_is_judged_by_where_the_wanted_item_stands() -> None:
     labels = Labels()
     wanted = label("recommendations", "t0", 1.0, candidate_id="b")
-    labels.add(wanted, named=True, value=1.0, weight=1.0)
+    labels.add(wanted, value=1.0, weight=1.0)
     test = Backtest(make_task("recommendations"), labels)
     served = [{"target_id": "t0", "candidates": ["a", "b"]}, {"target_id": "t1", "candidates": ["a"]}]
     new = [Result({}, ["b", "c"], [2.0, 1.0]), Result({}, ["a"], [1.0])]

@@ -1,15 +1,18 @@
 """What the labels of one order come to: the answer that counts, by the same rule as the learner's join.
-The highest revision speaks, of equal ones the first to come; a withdrawn verdict gives way to the one before it.
+Of each source its highest revision speaks, of equal ones the first on the topic; a chargeback outranks an analyst.
 """
 
+import secrets
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import xxhash
 
+from streams.labels.rules import rank
+
 ANALYST, CHARGEBACK = "analyst", "chargeback"
 WITHDRAWN = "-withdrawn"
-"""The end of a label_id that takes the analyst's last verdict back; its value is what stood before, or 0."""
+"""The end of a label_id that takes the analysts' last verdict back: it says what they had said before, or nothing."""
 MOST_CHARACTERS = 200  # of an order_id in a label_id, which must have room for more
 
 
@@ -19,55 +22,67 @@ class Label(NamedTuple):
     source: str
     observed_at: int
     revision: int
+    withdrawn: bool = False
+    """Its source says nothing any more."""
 
     @property
     def withdraws(self) -> bool:
-        return self.label_id.endswith(WITHDRAWN)
+        return self.withdrawn or self.label_id.endswith(WITHDRAWN)
 
 
-def standing(labels: Iterable[Label]) -> list[Label]:
-    """Of an order's labels, in the order in which they came, those that stand; the last of them is the answer."""
+def verdicts(labels: Iterable[Label]) -> list[Label]:
+    """Of an order's labels, in the order in which they came, the analysts' that stand; the last is what they say."""
     stack: list[Label] = []
     newest = -1
     for label in sorted(labels, key=lambda label: label.revision):
-        if label.revision == newest:
+        if label.source != ANALYST or label.revision == newest:
             continue
         newest = label.revision
-        if not label.withdraws:
+        if label.withdrawn:
+            stack.clear()
+        elif label.withdraws:
+            stack[-1:] = []
+        else:
             stack.append(label)
-        elif stack and stack[-1].source == ANALYST:
-            stack.pop()
     return stack
 
 
 def answer(labels: Iterable[Label]) -> Label | None:
-    stack = standing(labels)
-    return stack[-1] if stack else None
-
-
-def contradicted(labels: Iterable[Label]) -> Label | None:
-    """A chargeback that does not count, because a higher revision spoke, and says otherwise: for a person to see."""
+    """The label that counts; None: nobody has said anything, or it was taken back."""
     known = list(labels)
-    current = answer(known)
-    if current is None or current.source != ANALYST:
+    newest: dict[int, Label] = {}
+    for label in known:
+        place = rank(label.source)
+        if label.source != ANALYST and (place not in newest or label.revision > newest[place].revision):
+            newest[place] = label
+    standing = [label for label in newest.values() if not label.withdrawn] + verdicts(known)[-1:]
+    return min(standing, key=lambda label: rank(label.source), default=None)
+
+
+def overruled(labels: Iterable[Label]) -> Label | None:
+    """The analysts' verdict, where another source counts more and says otherwise: for a person to know."""
+    known = list(labels)
+    current, said = answer(known), verdicts(known)
+    if current is None or not said or said[-1].value == current.value:
         return None
-    against = (label for label in known if label.source == CHARGEBACK and label.value != current.value)
-    return max((one for one in against if one.observed_at >= current.observed_at), default=None)
+    return said[-1]
 
 
-def next_verdict(order_id: str, value: float, labels: Iterable[Label]) -> tuple[str, int, float]:
-    """(label_id, revision, value) of an analyst's verdict: above all that is known of the order."""
+def next_verdict(order_id: str, value: float, labels: Iterable[Label]) -> Label:
+    """An analyst's verdict, above all that is known of the order; observed_at is for the caller to say. Of two
+    consoles that judge at once each makes a label of its own, and the first one on the topic counts.
+    """
     revision = 1 + max((label.revision for label in labels), default=-1)
     name = order_id if len(order_id) <= MOST_CHARACTERS else xxhash.xxh3_128_hexdigest(order_id.encode())
-    return f"{name}-{ANALYST}-{revision}", revision, value
+    return Label(f"{name}-{ANALYST}-{revision}-{secrets.token_hex(4)}", value, ANALYST, 0, revision)
 
 
-def withdrawal(order_id: str, labels: Iterable[Label]) -> tuple[str, int, float] | None:
-    """The label that takes the analyst's last verdict back; None if none stands."""
+def withdrawal(order_id: str, labels: Iterable[Label]) -> Label | None:
+    """The label that takes the analysts' last verdict back; None if none stands."""
     known = list(labels)
-    stack = standing(known)
-    if not stack or stack[-1].source != ANALYST:
+    stack = verdicts(known)
+    if not stack:
         return None
     before = stack[-2].value if len(stack) > 1 else 0.0
-    label_id, revision, value = next_verdict(order_id, before, known)
-    return label_id + WITHDRAWN, revision, value
+    label = next_verdict(order_id, before, known)
+    return label._replace(label_id=label.label_id + WITHDRAWN, withdrawn=len(stack) == 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.console.answers import Label, answer, contradicted
+from streams.console.answers import Label, answer, overruled
 from streams.console.grouping import LINKING, MOST_USERS
 from streams.console.rows import Change, unpacked
 from streams.console.similar import Similar, nearest
@@ -67,8 +67,8 @@ class Case:
         return answer(self.labels)
 
     @property
-    def contradicted(self) -> Label | None:
-        return contradicted(self.labels)
+    def overruled(self) -> Label | None:
+        return overruled(self.labels)
 
 
 def find(connection: sqlite3.Connection, alert_id: str) -> sqlite3.Row | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from streams.audit.chain import Entry
 from streams.audit.pseudonyms import Pseudonyms
-from streams.console.answers import ANALYST, Label, next_verdict, withdrawal
+from streams.console.answers import Label, next_verdict, withdrawal
 from streams.console.cases import find, opinions
 from streams.console.notes import MOST_CHARACTERS, Note, NoteBook
 from streams.console.rows import (
@@ -76,8 +76,8 @@ class Desk:
             if self.four_eyes and not self._agreed(order_id, value, who, now_ms):
                 return Outcome(WAITING, order_id, value)
             with self._store.reading() as connection:
-                told = next_verdict(order_id, value, labels_of(connection, order_id))
-            self._publish(VERDICT, order_id, told, who, now_ms)
+                label = next_verdict(order_id, value, labels_of(connection, order_id))
+            self._publish(VERDICT, order_id, label, who, now_ms)
             return Outcome(PUBLISHED, order_id, value)
 
     def undo(self, alert_id: str, who: str, now_ms: int) -> Outcome:
@@ -88,15 +88,15 @@ class Desk:
                 return Outcome(UNKNOWN)
             order_id = alert["order_id"]
             with self._store.reading() as connection:
-                told = withdrawal(order_id, labels_of(connection, order_id))
+                label = withdrawal(order_id, labels_of(connection, order_id))
                 own = self._audit.pseudonyms.of(who)
                 waits = alert["waiting"] and any(one.who == own for one in opinions(connection, order_id))
             if waits:
                 self._change(OPINION_WITHDRAWN, order_id, {}, who, now_ms)
                 return Outcome(NO_LONGER, order_id)
-            if told is None:
+            if label is None:
                 return Outcome(NOTHING, order_id)
-            self._publish(WITHDRAWAL, order_id, told, who, now_ms)
+            self._publish(WITHDRAWAL, order_id, label, who, now_ms)
             return Outcome(WITHDRAWN, order_id, self._alert(alert_id, "answer"))
 
     def note(self, alert_id: str, text: str, who: str, now_ms: int, note_id: str = "") -> Outcome:
@@ -135,13 +135,11 @@ class Desk:
             said = opinions(connection, order_id)
         return any(one.value == value and one.who != own for one in said)
 
-    def _publish(self, action: str, order_id: str, told: tuple[str, int, float], who: str, now_ms: int) -> None:
+    def _publish(self, action: str, order_id: str, label: Label, who: str, now_ms: int) -> None:
         """The audit log first: an entry whose label never came shows as such, a label without an entry would not."""
-        label_id, revision, value = told
-        label = Label(label_id, value, ANALYST, now_ms, revision)
-        entry = self._append(
-            action, order_id, {"label_id": label_id, "value": value, "revision": revision}, who, now_ms
-        )
+        label = label._replace(observed_at=now_ms)
+        told = {name: getattr(label, name) for name in ("label_id", "value", "revision", "withdrawn")}
+        entry = self._append(action, order_id, told, who, now_ms)
         self._labels.say(order_id, label)
         with self._store.writing() as connection:
             put_change(connection, Change.of(entry))

@@ -56,7 +56,8 @@ def history(case: Case) -> list[Event]:
         if label.label_id not in told:
             source = "Analyst" if label.source == ANALYST else label.source.capitalize()
             verdict, tone = _said(label.value)
-            events.append(Event(label.observed_at, "{more}: {verdict}", tone, "", verdict, source))
+            words, tone = ("{more}: taken back", "") if label.withdrawn else ("{more}: {verdict}", tone)
+            events.append(Event(label.observed_at, words, tone, "", verdict, source))
     return sorted(events, key=lambda event: event.at, reverse=True)
 
 

@@ -5,7 +5,7 @@ A file of another layout is deleted: all that is in it comes again from the topi
 import sqlite3
 from pathlib import Path
 
-LAYOUT = 1
+LAYOUT = 2
 CACHE_KB = 8_192  # of each connection
 
 # Alerts are narrow, as a filter may have to look at all of them: what only a case shows has tables of its own.
@@ -46,7 +46,8 @@ CREATE INDEX entities_alert ON entities (alert_id);
 
 CREATE TABLE labels (
   seq INTEGER PRIMARY KEY, label_id TEXT NOT NULL UNIQUE, order_id TEXT NOT NULL, value REAL NOT NULL,
-  source TEXT NOT NULL, observed_at INTEGER NOT NULL, revision INTEGER NOT NULL
+  source TEXT NOT NULL, observed_at INTEGER NOT NULL, revision INTEGER NOT NULL, withdrawn INTEGER NOT NULL,
+  local INTEGER NOT NULL
 );
 CREATE INDEX labels_order ON labels (order_id);
 CREATE TABLE opinions (

@@ -13,7 +13,7 @@ from schemas.wire import Decoder, Encoder
 from streams.acknowledged import AcknowledgedWriter
 from streams.clients import require_broker
 from streams.config import Settings
-from streams.console.answers import ANALYST, Label
+from streams.console.answers import Label
 from streams.events import Record
 from streams.offsets import read_range
 from streams.tasks.fraud import Fraud
@@ -42,7 +42,7 @@ class Labels:
 
 def _record(order_id: str, label: Label) -> dict[str, Any]:
     named = {"task": Fraud.name, "target_id": order_id, "candidate_id": None, "name": Fraud.labels.name}
-    return {**named, **label._asdict(), "source": ANALYST}
+    return {**named, **label._asdict()}
 
 
 class Orders:

@@ -207,18 +207,22 @@ def _put_alert(connection: sqlite3.Connection, record: Record) -> bool:
     return there is None
 
 
-def _put_label(connection: sqlite3.Connection, order_id: str, label: Label) -> bool:
+def _put_label(connection: sqlite3.Connection, order_id: str, label: Label, *, local: bool = False) -> bool:
+    """`local`: not read from the topic yet. When it is, it takes the place that it has there: of two consoles that
+    judge at once, both then go by the label that came first."""
+    if not local:
+        connection.execute("DELETE FROM labels WHERE label_id = ? AND local", (label.label_id,))
     made = connection.execute(
-        "INSERT OR IGNORE INTO labels (label_id, order_id, value, source, observed_at, revision) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (label.label_id, order_id, *label[1:]),
+        "INSERT OR IGNORE INTO labels (label_id, order_id, value, source, observed_at, revision, withdrawn, local) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (label.label_id, order_id, *label[1:], local),
     )
     return made.rowcount > 0
 
 
 def put_label(connection: sqlite3.Connection, order_id: str, label: Label) -> None:
     """A label that is on its topic, before it comes from there; the order is brought up to date."""
-    if _put_label(connection, order_id, label):
+    if _put_label(connection, order_id, label, local=True):
         refresh(connection, [order_id])
 
 
@@ -247,8 +251,10 @@ def put_change(connection: sqlite3.Connection, change: Change) -> bool:
 
 def labels_of(connection: sqlite3.Connection, order_id: str) -> list[Label]:
     """In the order in which they came."""
-    query = "SELECT label_id, value, source, observed_at, revision FROM labels WHERE order_id = ? ORDER BY seq"
-    return [Label(*row) for row in connection.execute(query, (order_id,))]
+    query = (
+        "SELECT label_id, value, source, observed_at, revision, withdrawn FROM labels WHERE order_id = ? ORDER BY seq"
+    )
+    return [Label(*row[:5], bool(row[5])) for row in connection.execute(query, (order_id,))]
 
 
 def refresh(connection: sqlite3.Connection, orders: Iterable[str]) -> None:

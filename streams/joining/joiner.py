@@ -213,13 +213,15 @@ class Joiner:
             yield Sent(self._settings.topics.examples, partition, key, self._encode(example))
 
     def _tainted(self, made: Sequence[Joined], served: Served) -> Iterator[Sent]:
-        """What an order used that turned out to be fraud."""
-        frauds = [
-            record
-            for one in made
-            if one.task in self._alerting and one.label > FRAUD and (record := served[one.task].get(one.offset))
-        ]
-        return self._taint.touches(frauds)
+        """What an order used that turned out to be fraud, or not to be: the newest that this step says of it."""
+        newest = {(one.task, one.offset): one for one in made if one.task in self._alerting}
+        said: dict[bool, list[Record]] = {True: [], False: []}
+        for (task, offset), one in newest.items():
+            fraud = one.label > FRAUD and one.weight > 0
+            if (fraud or one.revision > 0) and (record := served[task].get(offset)):
+                said[fraud].append(record)
+        for fraud, records in said.items():
+            yield from self._taint.touches(records, fraud=fraud)
 
     def _features(self, made: Sequence[Joined]) -> Served:
         by_task: dict[str, set[int]] = {task: set() for task in self._joins}

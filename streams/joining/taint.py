@@ -1,7 +1,6 @@
 """Tells the owners of cards, devices, addresses, emails and ips that an order which used them was fraud.
 The tokens are not in `served`: they are read from the order itself, whose offset is in the score's cut.
-
-A verdict that is taken back later does not take this back: what is known of an entity only grows.
+A verdict that is taken back, or that the bank contradicts, takes this back, too: of that order, and of no other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,8 +26,10 @@ class Taint:
         self._decode = ingesting(settings, Decoder(registry, "order"))
         self._encode = Encoder(registry, settings.topics.entity_events, "entity_touch")
 
-    def touches(self, served: Sequence[Record]) -> Iterator[Sent]:
-        """Of `served` records of orders that were fraud. An order that retention has deleted touches nothing."""
+    def touches(self, served: Sequence[Record], *, fraud: bool) -> Iterator[Sent]:
+        """Of `served` records of orders that were fraud, or that are no more said to be. An order that retention has
+        deleted touches nothing.
+        """
         topics, partitions = self._settings.topics, self._settings.partitions
         by_partition: dict[int, list[int]] = {}
         for record in served:
@@ -42,6 +43,6 @@ class Taint:
                     continue
                 for kind, token in zip(ENTITY_FIELDS, order_entities(order), strict=True):
                     if token:
-                        said = touch(kind, token, order, fraud=True)
+                        said = touch(kind, token, order, fraud=fraud)
                         where = touch_partition(said, partitions)
-                        yield Sent(topics.entity_events, where, touch_key(said), self._encode(said))
+                        yield Sent(topics.entity_events, where, touch_key(said, verdict=True), self._encode(said))

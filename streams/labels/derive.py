@@ -113,4 +113,5 @@ def _record(
         "source": source,
         "observed_at": time,
         "revision": 0,
+        "withdrawn": False,
     }

@@ -6,6 +6,7 @@ each candidate says what the newest label says, as long as the watermark is hone
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import xxhash
 
@@ -13,7 +14,7 @@ from schemas.errors import BadRecord
 from streams.events import Record
 from streams.labels import rows
 from streams.labels.joined import Counts, Joined, example_id, signed
-from streams.labels.rows import DEAD, EARLY, FORGET, MATURE, MATURED, WAITING, Entry, Slot
+from streams.labels.rows import DEAD, EARLY, FORGET, MATURE, MATURED, WAITING, Entry, Outcome, Slot
 from streams.labels.rules import HEARTBEAT, Rule, shown
 from streams.labels.state import State
 from streams.labels.watermark import AHEAD_MS
@@ -58,7 +59,7 @@ class Join:
         entry = self._entry(record, partition, offset)
         if before is not None:
             self._adopt(entry, before)
-        out = self._said(target, entry, entry.slots) if self.rule.at_once else []
+        out = self._said(target, entry, entry.outcomes) if self.rule.at_once else []
         self._save(target, entry)
         return out
 
@@ -72,17 +73,21 @@ class Join:
         self.rule.check(label, now)
         target, key = label["target_id"], (label["candidate_id"] or "", label["name"])
         ident = xxhash.xxh3_64_intdigest(label["label_id"].encode())
-        slot = Slot(label["revision"], label["value"], label["observed_at"], ident, label["source"])
+        slot = Slot(
+            label["revision"], label["value"], label["observed_at"], ident, label["source"], label["withdrawn"]
+        )  # fmt: skip
         entry = self._load(target)
         if entry is None or not entry.served:
             self._wait(target, entry or Entry(EARLY, 0), key, slot)
             return []
         self.rule.check_candidate(label, entry.candidates)
-        late = entry.state == MATURED
+        late, before = entry.state == MATURED, self._answer(entry, key)
         if not self._accept(entry, key, slot):
             return []
         self.counts.late += late
-        out = self._said(target, entry, [key]) if self.rule.at_once or late else []
+        after = self._answer(entry, key)
+        self.counts.outranked += after is before and not slot.withdrawn
+        out = self._said(target, entry, [key]) if (self.rule.at_once or late) and after is not before else []
         self._save(target, entry)
         return out
 
@@ -137,7 +142,8 @@ class Join:
 
     def _accept(self, entry: Entry, key: tuple[str, str], slot: Slot) -> bool:
         """Takes a label of a served candidate; False, and why is counted, if it changes nothing."""
-        known = entry.slots.get(key)
+        outcome, rank = entry.outcomes.get(key, Outcome()), self.rule.rank(slot.source)
+        known = next((one for one in outcome.slots if self.rule.rank(one.source) == rank), None)
         if slot.observed_at > entry.event_time + self.rule.limit_ms(key[1]):
             self.counts.too_late += 1
         elif known and known.label == slot.label:
@@ -146,10 +152,16 @@ class Join:
             self.counts.stale += 1
         else:
             self.counts.matched += 1
-            slot.said = known.said if known else -1
-            entry.slots[key] = slot
+            self.counts.withdrawn += slot.withdrawn
+            outcome.slots = [one for one in outcome.slots if one is not known] + [slot]
+            entry.outcomes[key] = outcome
             return True
         return False
+
+    def _answer(self, entry: Entry, key: tuple[str, str]) -> Slot | None:
+        """The label that counts: of the first source that says something."""
+        speaking = [one for one in entry.outcomes.get(key, Outcome()).slots if not one.withdrawn]
+        return min(speaking, key=lambda one: self.rule.rank(one.source), default=None)
 
     def _wait(self, target: str, entry: Entry, key: tuple[str, str], slot: Slot) -> None:
         """An early label is kept for as long as its served record could have been before it."""
@@ -168,18 +180,30 @@ class Join:
     def _mature(self, target: str, entry: Entry) -> list[Joined]:
         """The window has closed: what no label has named becomes a negative."""
         entry.state = MATURED
-        out = self._said(target, entry, [key for key, slot in entry.slots.items() if slot.said < 0])
-        if entry.negative and self.rule.negatives:
-            for place, candidate in enumerate(entry.candidates):
-                unnamed = (candidate, self.rule.name) not in entry.slots
-                if unnamed and entry.shown >> place & 1 and self.rule.samples(target, candidate):
-                    entry.said |= 1 << place
-                    self.counts.negatives += 1
-                    weight, closed = entry.weight / self.rule.negatives, entry.event_time + self.rule.window_ms
-                    slot = Slot(0, 0.0, closed, 0, said=0)
-                    out.append(self._joined(target, entry, (candidate, self.rule.name), slot, weight, closed))
+        said = [key for key, known in entry.outcomes.items() if known.said < 0 and self._answer(entry, key)]
+        out = self._said(target, entry, said)
+        for place, candidate in enumerate(entry.candidates):
+            key = candidate, self.rule.name
+            if self._answer(entry, key) is None and self._silence_counts(target, entry, place):
+                out.append(self._silence(target, entry, key))
         self._save(target, entry)
         return out
+
+    def _silence_counts(self, target: str, entry: Entry, place: int) -> bool:
+        shown = entry.negative and self.rule.negatives > 0 and entry.shown >> place & 1
+        return bool(shown) and self.rule.samples(target, entry.candidates[place])
+
+    def _silence(self, target: str, entry: Entry, key: tuple[str, str]) -> Joined:
+        """The negative of a closed window; it revises what a label had said that was withdrawn."""
+        revision = 0
+        if (known := entry.outcomes.get(key)) is not None:
+            revision = known.said = known.said + 1
+            self.counts.revisions += revision > 0
+        else:
+            entry.said |= 1 << entry.candidates.index(key[0])
+        self.counts.negatives += 1
+        weight, closed = entry.weight / self.rule.negatives, entry.event_time + self.rule.window_ms
+        return self._joined(target, entry, key, Slot(0, 0.0, closed, 0), revision, weight, closed)
 
     def _forget(self, target: str, entry: Entry) -> None:
         """No label can count any more. Early labels are given up first, and kept as long again."""
@@ -191,25 +215,36 @@ class Join:
             self._state.put(rows.row_key(self.rule.task, target), None)
 
     def _said(self, target: str, entry: Entry, keys: Iterable[tuple[str, str]]) -> list[Joined]:
-        """Examples of what labels say; one that was out before is revised."""
+        """Examples of what labels say; one that was out before is revised, or taken back where nothing is said."""
         out = []
         for key in keys:
-            slot = entry.slots[key]
-            if slot.said < 0 and key[1] == self.rule.name and entry.said >> entry.candidates.index(key[0]) & 1:
-                slot.said = 0
-            slot.said += 1
+            known, slot, weight = entry.outcomes[key], self._answer(entry, key), entry.weight
+            place = entry.candidates.index(key[0])
+            own = key[1] == self.rule.name
+            if known.said < 0 and own and entry.said >> place & 1:
+                known.said = 0
+            if slot is None and known.said < 0:
+                continue  # nothing was said, and nothing is
+            if slot is None and own and entry.state == MATURED and self._silence_counts(target, entry, place):
+                out.append(self._silence(target, entry, key))
+                continue
+            if slot is None:
+                slot, weight = replace(max(known.slots, key=lambda one: one.observed_at), value=0.0), 0.0
+            known.said += 1
             self.counts.positives += slot.value > 0
-            self.counts.revisions += slot.said > 0
+            self.counts.revisions += known.said > 0
             closed = 0 if self.rule.at_once else entry.event_time + self.rule.window_ms
             time = max(slot.observed_at, closed)
-            out.append(self._joined(target, entry, key, slot, entry.weight, time))
+            out.append(self._joined(target, entry, key, slot, known.said, weight, time))
         return out
 
-    def _joined(self, target: str, entry: Entry, key: tuple[str, str], slot: Slot, weight: float, time: int) -> Joined:
+    def _joined(
+        self, target: str, entry: Entry, key: tuple[str, str], slot: Slot, revision: int, weight: float, time: int
+    ) -> Joined:
         task, (candidate, name) = self.rule.task, key
         return Joined(
-            example_id(task, target, candidate, name, slot.said), task, target, candidate or None, name, slot.value,
-            weight, time, slot.said, entry.event_time, slot.source, signed(slot.label), slot.observed_at,
+            example_id(task, target, candidate, name, revision), task, target, candidate or None, name, slot.value,
+            weight, time, revision, entry.event_time, slot.source, signed(slot.label), slot.observed_at,
             entry.partition, entry.offset,
         )  # fmt: skip
 
@@ -221,7 +256,7 @@ class Join:
 
     def _save(self, target: str, entry: Entry) -> None:
         if entry.state == MATURED:
-            answered = any(slot.value > 0 for slot in entry.slots.values())
+            answered = any(slot.value > 0 for known in entry.outcomes.values() for slot in known.slots)
             entry.due = entry.event_time + self.rule.longest_ms(answered)
         self._state.put(rows.row_key(self.rule.task, target), entry.pack())
 

@@ -51,7 +51,9 @@ class Counts:
     late: int = 0  # of these, labels that came after the window had closed
     early: int = 0  # labels that came before their served record
     duplicates: int = 0  # label ids that were there
-    stale: int = 0  # labels of a revision that is not newer
+    stale: int = 0  # labels of a revision that is not newer, of the same source
+    outranked: int = 0  # labels that are kept and decide nothing: a source that outranks theirs has spoken
+    withdrawn: int = 0  # labels by which a source takes back what it said
     too_late: int = 0  # labels observed when the outcome did not count any more
     unknown: int = 0  # early labels of a candidate that was not served in the end
     orphans: int = 0  # targets of early labels that were given up

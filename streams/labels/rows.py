@@ -2,7 +2,8 @@
 Its features stay in `served`; a row of an ad slate takes about 150 bytes, one of an order 60.
 
 Layout, little endian: a head that all formats share (format, state, due), so that a store can keep rows by time
-without knowing the rest; then the entry, its candidates, and a slot for each outcome that a label has named.
+without knowing the rest; then the entry, its candidates, and a slot for each source of each outcome that a label has
+named.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from typing import Final
 
 from schemas.errors import StateError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+READ: Final = (2, 3)
+"""Formats that are read. 2 had one label of each outcome, whoever said it, and none that was withdrawn."""
 WAITING: Final = 1  # served; its window is open, or the source of its labels is silent
 MATURED: Final = 2  # its examples are out; labels that come now revise them
 EARLY: Final = 3  # labels without a served record
@@ -26,18 +29,27 @@ _HEAD = Struct("<BBQq")  # format, state, due (UTC ms), offset in `served` (-1 w
 _REST = Struct("<iqdBHB")  # partition, event_time, weight, may be a negative, candidates, slots
 # candidate, lengths of name and source, label's and example's revision, value, observed_at, label
 _SLOT = Struct("<HBBiidqQ")
+_WITHDRAWN = 0x80  # in the length of a name, of which no task has one so long
 _LENGTH = Struct("<H")
 
 
 @dataclass(slots=True)
 class Slot:
-    """The newest label of one candidate and name, and the newest example made of it."""
+    """The newest label of one source on one candidate and name."""
 
     revision: int
     value: float
     observed_at: int
     label: int  # 64-bit hash of the label's id
     source: str = ""
+    withdrawn: bool = False  # the source says nothing any more
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is known of one candidate and name: the newest label of each source, and the newest example."""
+
+    slots: list[Slot] = field(default_factory=list)
     said: int = -1  # revision of the example, -1 if none is out
 
 
@@ -58,7 +70,7 @@ class Entry:
     candidates: list[str] = field(default_factory=list)
     shown: int = 0
     said: int = 0  # negatives that are out, as revision 0
-    slots: dict[tuple[str, str], Slot] = field(default_factory=dict)  # by candidate and name
+    outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)  # by candidate and name
     early: list[tuple[tuple[str, str], Slot]] = field(default_factory=list)  # labels as they came, not judged yet
 
     @property
@@ -68,7 +80,8 @@ class Entry:
     def pack(self) -> bytes:
         count = len(self.candidates)
         width = (count + 7) >> 3
-        named = (*self.slots.items(), *self.early)
+        named = [(key, slot, known.said) for key, known in self.outcomes.items() for slot in known.slots]
+        named += [(key, slot, -1) for key, slot in self.early]
         parts = [
             _HEAD.pack(FORMAT, self.state, self.due, self.offset),
             _REST.pack(self.partition, self.event_time, self.weight, self.negative, count, len(named)),
@@ -78,9 +91,10 @@ class Entry:
         for candidate in self.candidates:
             text = candidate.encode()
             parts += (_LENGTH.pack(len(text)), text)
-        for (candidate, name), slot in named:
+        for (candidate, name), slot, said in named:
             text, source, number = name.encode(), slot.source.encode(), self.candidates.index(candidate)
-            head = number, len(text), len(source), slot.revision, slot.said, slot.value, slot.observed_at, slot.label
+            length = len(text) | (_WITHDRAWN if slot.withdrawn else 0)
+            head = number, length, len(source), slot.revision, said, slot.value, slot.observed_at, slot.label
             parts += (_SLOT.pack(*head), text, source)
         return b"".join(parts)
 
@@ -95,7 +109,7 @@ def unpack(packed: bytes) -> Entry:
 
 def _unpacked(packed: bytes) -> Entry:
     form, state, due, offset = _HEAD.unpack_from(packed)
-    if form != FORMAT:
+    if form not in READ:
         raise _unreadable(f"a row of format {form}")
     partition, event_time, weight, negative, count, slots = _REST.unpack_from(packed, _HEAD.size)
     at, width = _HEAD.size + _REST.size, (count + 7) >> 3
@@ -111,12 +125,14 @@ def _unpacked(packed: bytes) -> Entry:
     for _ in range(slots):
         number, named, told, revision, example, value, observed_at, label = _SLOT.unpack_from(packed, at)
         at += _SLOT.size
+        named, withdrawn = named & ~_WITHDRAWN, bool(named & _WITHDRAWN)
         name, source = packed[at : at + named].decode(), packed[at + named : at + named + told].decode()
         at += named + told
         key = entry.candidates[number], name
-        slot = Slot(revision, value, observed_at, label, source, example)
+        slot = Slot(revision, value, observed_at, label, source, withdrawn)
         if entry.served:
-            entry.slots[key] = slot
+            known = entry.outcomes.setdefault(key, Outcome(said=example))
+            known.slots.append(slot)
         else:
             entry.early.append((key, slot))
     return entry
@@ -128,8 +144,8 @@ def note(due: int, content: bytes) -> bytes:
 
 
 def noted(packed: bytes) -> bytes:
-    """StateError if it is not a note of this format."""
-    if packed[:2] != bytes((FORMAT, NOTE)):
+    """StateError if it is not a note of a format that is read."""
+    if len(packed) < _HEAD.size or packed[0] not in READ or packed[1] != NOTE:
         raise _unreadable("a row that is no note of this format")
     return packed[_HEAD.size :]
 
@@ -138,7 +154,7 @@ def _unreadable(what: str) -> StateError:
     return StateError(
         what,
         where="the label join",
-        expected=f"format {FORMAT}",
+        expected=f"format {' or '.join(map(str, READ))}",
         todo="start the version of headrace that wrote it, or rebuild the state from the changelog",
     )
 

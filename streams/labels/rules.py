@@ -15,6 +15,8 @@ from streams.labels.watermark import AHEAD_MS
 from streams.tasks.base import Task
 
 MAX_SOURCE_BYTES = 64
+PRECEDENCE = ("chargeback", "refund", "analyst", "shop", "derived")
+"""Whose word counts: a chargeback is the bank's, a refund was paid; until there is one, the analyst's counts."""
 HEARTBEAT = "heartbeat"
 """The name of a label that says only that its source is alive: all it had to say up to observed_at is out."""
 
@@ -38,6 +40,8 @@ class Rule:
     also: tuple[tuple[str, int], ...] = ()
     sources: tuple[str, ...] = ("derived",)
     """Which sources must be alive for the absence of a label to mean anything."""
+    precedence: tuple[str, ...] = PRECEDENCE
+    """Of sources that speak of the same outcome the first one counts; those that are not named come last, as one."""
     unanswered: tuple[str, ...] = ()
     """Decisions after which no label can be expected: what was blocked is never charged back."""
 
@@ -62,12 +66,16 @@ class Rule:
             rule.negatives,
             tuple((name, seconds * 1000) for name, seconds in rule.also),
             rule.sources,
-            rule.unanswered,
+            unanswered=rule.unanswered,
         )
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.name, *(name for name, _ in self.also)
+
+    def rank(self, source: str) -> int:
+        """The lower, the more it counts; equal ranks share one counter of revisions."""
+        return rank(source, self.precedence)
 
     def limit_ms(self, name: str) -> int:
         """How long after the served event an outcome may be observed and count."""
@@ -120,6 +128,10 @@ class Rule:
             raise BadRecord(
                 "out_of_range", f"{name} {said}", where=f"label for {self.task}", expected=expected, todo="send it anew"
             )
+
+
+def rank(source: str, precedence: Sequence[str] = PRECEDENCE) -> int:
+    return precedence.index(source) if source in precedence else len(precedence)
 
 
 def shown(served: Record) -> Iterator[bool]:

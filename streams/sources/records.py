@@ -119,6 +119,7 @@ def label(order_id: str, value: float, source: str, time: int, revision: int) ->
         "source": source,
         "observed_at": time,
         "revision": revision,
+        "withdrawn": False,
     }
 
 

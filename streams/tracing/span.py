@@ -1,10 +1,11 @@
 """A span of what was served, in chunks, and the newest label of each target and candidate of it.
-Memory is bounded by the labels of the span, 41 bytes each, and by what one chunk holds.
+Memory is bounded by the labels of the span, 42 bytes each, and by what one chunk holds.
 """
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -13,10 +14,13 @@ from numpy.typing import NDArray
 from schemas.registry import Registry
 from streams.config import Settings
 from streams.events import Record
+from streams.labels.rules import PRECEDENCE, rank
 from streams.tasks.base import Task
 from streams.tracing.reading import TopicReader
 
 CHUNK = 1024
+SILENCE = len(PRECEDENCE) + 1
+"""Its rank: whoever says something comes before it."""
 REMEMBERED = 100_000  # events of a partition among which a repeat is known: repeats come soon, after a crash
 
 
@@ -61,20 +65,21 @@ def _once(records: Iterable[tuple[int, Record]]) -> Iterator[Record]:
 
 
 class Labels:
-    """The newest label of each target and candidate. What somebody said counts before silence; then by the time of
-    observation and the revision."""
+    """The label that counts of each target and candidate: the newest, by the time of observation and the revision, of
+    the source that outranks the others. What somebody said counts before silence."""
 
     def __init__(self) -> None:
-        self._key, self._named = array("Q"), array("b")
+        self._key, self._rank, self._withdrawn = array("Q"), array("b"), array("b")
         self._observed, self._revision = array("q"), array("q")
         self._value, self._weight = array("d"), array("d")
         self._sorted: tuple[NDArray[np.uint64], NDArray[np.intp]] | None = None
 
-    def add(self, record: Record, *, named: bool, value: float, weight: float) -> None:
-        """A Label or a TrainingExample; named: not silence."""
+    def add(self, record: Record, *, value: float, weight: float, withdrawn: bool = False) -> None:
+        """A Label or a TrainingExample; one without a source is silence."""
         self._sorted = None
         self._key.append(key_of(record["target_id"], record["candidate_id"]))
-        self._named.append(named)
+        self._rank.append(rank(record["source"]) if record["source"] else SILENCE)
+        self._withdrawn.append(withdrawn)
         self._observed.append(record["observed_at"])
         self._revision.append(record["revision"])
         self._value.append(value)
@@ -94,12 +99,20 @@ class Labels:
     def _newest(self) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
         """Keys, ascending, and where the newest label of each is."""
         if self._sorted is None:
-            key = np.array(self._key, np.uint64)
-            order = np.lexsort((np.array(self._revision), np.array(self._observed), np.array(self._named), key))
-            last = np.ones(len(key), np.bool_)
-            last[:-1] = key[order][1:] != key[order][:-1]
-            self._sorted = key[order][last], order[last]
+            key, place = np.array(self._key, np.uint64), np.array(self._rank, np.int64)
+            order = np.lexsort((np.array(self._revision), np.array(self._observed), -place, key))
+            newest = order[_last(key[order], place[order])]  # of each source
+            newest = newest[np.array(self._withdrawn, np.bool_)[newest] == 0]
+            newest = newest[_last(key[newest])]
+            self._sorted = key[newest], newest
         return self._sorted
+
+
+def _last(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Of rows in order, the last of each run of equal ones."""
+    last = np.ones(len(columns[0]), np.bool_)
+    last[:-1] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return last
 
 
 def read_labels(settings: Settings, registry: Registry, task: Task, start: int, end: int) -> Labels:
@@ -112,10 +125,10 @@ def read_labels(settings: Settings, registry: Registry, task: Task, start: int, 
         for found in chunk:
             record = found.record
             if (record["task"], record["name"]) == (task.name, name) and start <= record["event_time"] < end:
-                labels.add(record, named=bool(record["source"]), value=record["label"], weight=record["weight"])
+                labels.add(record, value=record["label"], weight=record["weight"], withdrawn=record["weight"] == 0)
     for chunk in TopicReader(settings, registry, settings.topics.labels, "label").chunks():
         for found in chunk:
             record = found.record
             if (record["task"], record["name"]) == (task.name, name) and record["observed_at"] >= start:
-                labels.add(record, named=True, value=record["value"], weight=1.0)
+                labels.add(record, value=record["value"], weight=1.0, withdrawn=record["withdrawn"])
     return labels
