@@ -217,7 +217,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "enable.partition.eof": True,
-        "isolation.level": "read_uncommitted",
+        # What a mapping, a backfill or a replay took back was never said: recovery does not see it, so nobody may.
+        "isolation.level": "read_committed",
         "auto.offset.reset": "earliest",
         "check.crcs": True,
         "fetch.wait.max.ms": FETCH_WAIT_MS,

@@ -21,6 +21,7 @@ from streams.deadletters import CARRIED_BYTES
 from streams.entities import EntityView
 from streams.events import EVENT_TYPES, Record, check, event_batch
 from streams.features import SEQUENCE, Rows, fill_sequence, with_sequences
+from streams.history import history_among
 from streams.outputs import Outputs
 from streams.partitioning import Partitions
 from streams.policy.standing import Standing
@@ -115,7 +116,7 @@ class Scorer:
         absorbed = self.state.absorb(batch, order(events, topic, raw, said or {}) if order else None)
         self.outputs.counts.duplicates += len(events) - int(np.count_nonzero(absorbed.fresh))
         self.outputs.counts.out_of_order += int(np.count_nonzero(absorbed.late))
-        work = Work(events, raw, batch, absorbed, [], first, now_ms)
+        work = Work(events, raw, batch, absorbed, [], first, now_ms, history=history_among(raw))
         work.told = self.answers.among(work)
         work.jobs += self.jobs(work, set(topic), said or {}, self.state.gather)
         work.jobs += told_jobs(self.tasks, work, self.entities, said or {})

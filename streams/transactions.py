@@ -1,5 +1,5 @@
 """A Kafka producer that sends each group of records whole or not at all, and fences its id's last user.
-The state changelog and the replay of dead letters stand on it; scores, which must be fast, do not.
+The state changelog, the replay of dead letters and mapped topics stand on it; scores, which must be fast, do not.
 """
 
 import logging
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import BrokerUnavailable, Fenced, HeadraceError, ProduceFailed
 from streams.config import Settings
@@ -110,6 +110,23 @@ class TransactionalProducer:
         if self._offset < 0:
             raise ProduceFailed("a committed record without an offset", where=self._where)
         return self._offset
+
+    def carry(self, records: Iterable[Sent], read: Sequence[TopicPartition], group: Any) -> None:
+        """Records, and how far `group` (a consumer's metadata) has read what they are made of, in one transaction.
+
+        Raises what `send` raises.
+        """
+        deadline = time.monotonic() + self._timeout
+        try:
+            self._producer.begin_transaction()
+            for number, record in enumerate(records):
+                self._produce(record, deadline, None)
+                if number % POLL_EVERY == 0:
+                    self._producer.poll(0)
+            self._producer.send_offsets_to_transaction(list(read), group, self._timeout)
+        except KafkaException as error:
+            raise self._undone(error.args[0]) from error
+        self._bounded(self._producer.commit_transaction)
 
     def _produce(self, record: Sent, deadline: float, report: Report | None) -> None:
         topic, partition, key, value, headers = record

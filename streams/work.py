@@ -98,3 +98,4 @@ class Work:
     first: list[Outgoing]  # dead letters and moves: sent with the scores
     started_ms: int
     told: Mapping[str, list[Told]] = field(default_factory=dict)  # by task
+    history: Sequence[int] = ()  # numbers of events that a backfill brought: absorbed, and scored by no task

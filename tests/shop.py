@@ -58,13 +58,18 @@ def catalog_records() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def furnish(settings: Settings) -> None:
     """Catalogue, vectors and live pointers on the topics of `settings`."""
     with closing(ConfluentRegistry(settings.registry())) as registry:
-        _furnish(settings, registry)
+        _furnish(settings, registry, releases()[1])
 
 
-def _furnish(settings: Settings, registry: ConfluentRegistry) -> None:
+def furnish_catalog(settings: Settings) -> None:
+    """Catalogue and vectors alone: of a shop that has no release yet."""
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        _furnish(settings, registry, {})
+
+
+def _furnish(settings: Settings, registry: ConfluentRegistry, versions: dict[str, str]) -> None:
     topics = settings.topics
     items, ads = catalog_records()
-    _, versions = releases()
     records = [
         *((topics.items, "catalog_item", item["item_id"].encode(), item) for item in items),
         *((topics.ads, "catalog_ad", ad["ad_id"].encode(), ad) for ad in ads),

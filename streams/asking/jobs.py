@@ -18,6 +18,8 @@ def untold(task: Task, work: Work) -> NDArray[np.intp]:
     fresh = work.absorbed.fresh & (work.batch.topic == task.topic)
     if told := work.told.get(task.name):
         fresh[[each.number for each in told]] = False
+    if work.history:
+        fresh[list(work.history)] = False
     found: NDArray[np.intp] = fresh.nonzero()[0]
     return found
 

@@ -7,6 +7,7 @@ import typer
 
 from streams.cli import (
     audit,
+    backfill,
     broker,
     catalog,
     config,
@@ -16,6 +17,7 @@ from streams.cli import (
     doctor,
     learn,
     lists,
+    mapping,
     pointers,
     policy,
     privacy,
@@ -25,6 +27,7 @@ from streams.cli import (
     topics,
     tracing,
     traffic,
+    training,
     users,
     webhooks,
 )
@@ -49,6 +52,7 @@ app.add_typer(releases.app, name="releases")
 app.add_typer(learn.app, name="learn")
 app.add_typer(policy.app, name="policy")
 app.add_typer(lists.app, name="lists")
+app.add_typer(mapping.app, name="mapping")
 app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.add_typer(webhooks.app, name="webhooks")
@@ -60,6 +64,8 @@ traffic.register(app)
 tracing.register(app)
 privacy.register(app)
 sources.register(app)
+backfill.register(app)
+training.register(app)
 
 
 @app.callback()

@@ -11,6 +11,7 @@ from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.events import Record
+from streams.history import is_history
 from streams.joining.ledger import Frontier, Ledger
 from streams.joining.reading import Reading
 from streams.labels import derive, rows
@@ -110,6 +111,8 @@ class Deriver:
                 self._reading.took(message)
                 if not isinstance(event, BadRecord):
                     self._watermark.observe(topic, event["event_time"], message.timestamp()[1])
+                    if is_history(message.headers()):  # nothing of ours was served then
+                        continue
                     if not erasures.before(event["user_id"], number, self.partition, message.offset()):
                         yield event, topic
 

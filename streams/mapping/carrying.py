@@ -1,0 +1,137 @@
+"""The loop of a mapped topic: read, map, and publish in one transaction with how far was read.
+So each message is in `events.*`, or a dead letter, exactly once, whatever is killed when; and one process does it.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from schemas.errors import BadRecord, RegistryUnavailable
+from schemas.registry import Registry
+from schemas.wire import Encoder
+from streams.config import Settings
+from streams.deadletters import carried_bytes, dead_letter, letter_bytes
+from streams.history import HISTORY
+from streams.mapping.mapper import Mapped
+from streams.mapping.reading import Item, Reader
+from streams.partitioning import Partitions, partition_for
+from streams.raw import RawRecord
+from streams.transactions import Sent, TransactionalProducer
+
+log = logging.getLogger(__name__)
+
+SOURCE = "headrace-source"  # of an event: topic/partition/offset that it was mapped from
+OURS = "headrace-"
+HEADER_BYTES = 2_048  # more of them are left behind: the message must fit its topic
+RETRY_S = 1.0
+TRANSACTION_S = 15.0  # a reader waits no longer behind a process that was killed
+
+Map = Callable[[Item, int], Mapped | None]
+"""Item and now in UTC ms to a message, None to leave it out. Raises BadRecord, RegistryUnavailable."""
+
+
+@dataclass(slots=True)
+class Carried:
+    """What became of what was read by this process."""
+
+    published: int = 0
+    left_out: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    """Of each code the first error, with its place."""
+
+    def refuse(self, raw: RawRecord, error: BadRecord) -> None:
+        self.bad[error.code] += 1
+        self.examples.setdefault(error.code, f"{raw.topic}[{raw.partition}] at {raw.offset}: {error}")
+
+    @property
+    def all(self) -> int:
+        return self.published + self.left_out + self.bad.total()
+
+
+class Carrier:
+    """Used from one thread. Making one shuts out whoever carried under this name, and undoes what it left open."""
+
+    def __init__(
+        self, settings: Settings, registry: Registry, name: str, topic: str, map_: Map, *,
+        history: bool = False, letters: bool = True, refused: Callable[[Item, BadRecord], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`topic`: where to. `history`: what is published moves state and is not scored. `letters`: what cannot be
+        mapped becomes a dead letter; `refused` is told of it in any case. Raises BrokerUnavailable, SettingsError.
+        """
+        self._settings, self._topic, self._map = settings, topic, map_
+        self._mark = [(HISTORY, b"1")] if history else []
+        self._letters, self._refused = letters, refused
+        self._limit = carried_bytes(settings)
+        self._letter = Encoder(registry, settings.topics.deadletters, "dead_letter")
+        self._producer = TransactionalProducer(
+            settings,
+            f"{settings.app_id}-{name}",
+            f"the mapping to {topic}",
+            TRANSACTION_S,
+            **{"message.max.bytes": letter_bytes(settings), "transaction.timeout.ms": round(TRANSACTION_S * 1000)},
+        )
+        self._partitions = Partitions(self._producer.partitions(topic))
+        self._dead_partitions = self._producer.partitions(settings.topics.deadletters)
+        self.carried = Carried()
+
+    def begin(self, reader: Reader) -> None:
+        """Writes down where it begins: a start that dies before its first record begins there again."""
+        self._producer.carry((), reader.read_to(), reader.group)
+
+    def step(self, reader: Reader, wait_s: float = 0.2) -> int:
+        """Reads what is there and publishes what becomes of it, in one transaction. How many records that were.
+
+        RegistryUnavailable is waited out. Raises Fenced, ProduceFailed, BrokerUnavailable, FrontierTooOld.
+        """
+        items = reader.read(wait_s)
+        if items:
+            self._producer.carry(list(self._sent(items)), reader.read_to(), reader.group)
+        return len(items)
+
+    def _sent(self, items: list[Item]) -> Iterator[Sent]:
+        now_ms = time.time_ns() // 1_000_000
+        for item in items:
+            try:
+                mapped = self._mapped(item, now_ms)
+            except BadRecord as error:
+                error.__traceback__ = error.__cause__ = error.__context__ = None
+                self.carried.refuse(item.raw, error)
+                if self._refused is not None:
+                    self._refused(item, error)
+                if self._letters:
+                    yield self._dead(item.raw, error, now_ms)
+                continue
+            if mapped is None:
+                self.carried.left_out += 1
+                continue
+            self.carried.published += 1
+            [partition] = self._partitions.of([mapped.key.decode()])
+            yield Sent(self._topic, partition, mapped.key, mapped.value, self._headers(item.raw))
+
+    def _mapped(self, item: Item, now_ms: int) -> Mapped | None:
+        said = ""
+        while True:
+            try:
+                return self._map(item, now_ms)
+            except RegistryUnavailable as error:
+                if str(error) != said:
+                    log.warning("the mapping waits: %s", error)
+                said = str(error)
+                time.sleep(RETRY_S)
+
+    def _headers(self, raw: RawRecord) -> list[tuple[str, bytes | None]]:
+        """The message's own, if they are few, what it was mapped from, and whether it is history."""
+        own = [(name, value) for name, value in raw.headers if not name.startswith(OURS)]
+        if sum(len(name) + len(value or b"") for name, value in own) > HEADER_BYTES:
+            own = []
+        place = f"{raw.topic}/{raw.partition}/{raw.offset}".encode()
+        return [*own, (SOURCE, place), *self._mark]
+
+    def _dead(self, raw: RawRecord, error: BadRecord, now_ms: int) -> Sent:
+        letter = dead_letter(raw, error, now_ms, self._limit)
+        key = letter["key"]
+        partition = raw.offset % self._dead_partitions if key is None else partition_for(key, self._dead_partitions)
+        return Sent(self._settings.topics.deadletters, partition, key, self._letter(letter))
