@@ -141,6 +141,8 @@ def _leaf(
     if close:
         doubts.append("or " + ", ".join(sorted(close)[:3]))
     toml, more = _written(schema, name, best, seen, rows)
+    if "guest =" in toml:  # that some have no id is what it is for
+        doubts = [doubt for doubt in doubts if not doubt.startswith("missing")]
     yield Guess(place, toml, "; ".join([*doubts, *more]))
 
 
