@@ -23,7 +23,7 @@ RUN printf '#!/bin/sh\nexec python -m streams "$@"\n' > /usr/local/bin/headrace 
     && mkdir /data /releases \
     && chown headrace:headrace /data /releases
 
-USER headrace
+USER 10001
 
 # State is a copy of the topic state.users: a volume makes a restart fast, and losing it loses nothing.
 ENV PYTHONPATH=/app \

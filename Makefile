@@ -86,6 +86,8 @@ lock: $(READY) ## Pin the newest versions of all dependencies, Python and Java
 		--extra train --extra bench --extra dev -o requirements.txt
 	@$(UV) pip compile -q --no-header --generate-hashes --constraint requirements.txt pyproject.toml \
 		-o requirements-worker.txt
+	@$(UV) pip compile -q --no-header --generate-hashes --constraint requirements.txt pyproject.toml \
+		--extra train -o requirements-learner.txt
 	@$(UV) --version | sed -E 's/uv ([^ ]+).*/uv==\1/' | $(UV) pip compile -q --no-header --no-annotate \
 		--universal --generate-hashes - -o requirements-bootstrap.txt
 	@$(PYTHON) -m streams.jars
