@@ -7,7 +7,9 @@ import time
 from collections import Counter
 from contextlib import closing
 from os import environ
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,12 +17,17 @@ from typer.testing import CliRunner
 
 from schemas.confluent import ConfluentRegistry
 from schemas.values import to_json
+from streams.asking.jobs import untold
+from streams.batch import CLICKS
 from streams.cli import app
 from streams.cli.backfill import Meter
 from streams.demo.stage import environment
+from streams.history import HISTORY, history_among
 from streams.offsets import bounds, places, read_range
 from streams.ports import free_port
+from streams.raw import RawRecord
 from streams.recorded import Recorded
+from streams.tasks import make_task
 from tests import mapped_shop, shop
 from tests.mapped_shop import order, write_mapping
 from tests.records import NOON_MS, click
@@ -135,6 +142,21 @@ def test_the_meter_says_what_is_left(capsys, monkeypatch):
     for done in (0, 500, 1000):
         meter(done, 4000)
     assert capsys.readouterr().err.splitlines()[-1] == "1,000 of 4,000 (25%), 25/s, 2 min 00 s left"
+
+
+def test_history_is_left_out_of_what_is_scored_and_the_rest_is_not():
+    places = [RawRecord("clicks", 0, n, NOON_MS, None, b"", headers) for n, headers in enumerate(HEADERS)]
+    fresh, topic = np.array([True, True, True, False]), np.array([CLICKS, CLICKS, CLICKS, CLICKS])
+    work = SimpleNamespace(
+        absorbed=SimpleNamespace(fresh=fresh),
+        batch=SimpleNamespace(topic=topic),
+        told={},
+        history=history_among(places),
+    )
+    assert untold(make_task("recommendations"), work).tolist() == [0, 2]  # type: ignore[arg-type]  # it looks at no more
+
+
+HEADERS = [(), ((HISTORY, b"1"),), (("other", b"1"),), ()]
 
 
 def test_events_and_labels_come_in_order_of_time_from_runs_on_disk(settings, tmp_path, monkeypatch):

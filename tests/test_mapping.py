@@ -1,6 +1,7 @@
 """Mappings: what they make of a stranger's records, what they refuse, and that nothing of a stranger's breaks them."""
 
 import json
+import re
 import time
 import tracemalloc
 from contextlib import suppress
@@ -218,6 +219,12 @@ def test_all_that_is_wrong_is_said_at_once():
     with pytest.raises(SettingsError) as caught:
         Compiled(parse(text, "test.toml"), "test.toml")
     assert all(word in str(caught.value) for word in ("ordr_id", "order_id is required", "currency", "test.toml"))
+
+
+def test_the_mappings_of_the_documents_are_mappings():
+    page = (Path(__file__).parent.parent / "docs" / "adopt.md").read_text("utf-8")
+    whole = [each for each in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if each.startswith("name =")]
+    assert [Compiled(parse(each, "adopt.md")).document.target for each in whole] == ["order", "label"]
 
 
 # -- what is refused of a record -------------------------------------------------------------------------------
