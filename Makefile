@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: help env demo test test-browser test-crash check format lock clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-click-fraud soak-swaps quality-smoke
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ bench-reasons: $(READY) ## Are an alert's reasons faithful, and the simulator's 
 
 bench-alerts: $(READY) ## Time from order to explained alert at 200 orders/s
 	@$(PYTHON) -m bench.alerts $(ARGS)
+
+bench-console: $(READY) ## Server time of the console's pages, and its memory, with 100,000 alerts in the queue
+	@$(PYTHON) -m bench.console $(ARGS)
 
 bench-click-fraud: $(READY) ## Are clicks of bots told from those of people, and what does it change?
 	@$(PYTHON) -m bench.click_fraud $(ARGS)

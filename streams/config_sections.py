@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
@@ -48,6 +48,16 @@ Personal = Literal[
     "payment.instrument", "device_id", "device", "billing_address", "shipping_address", "email", "ip", "session_id",
     "query",
 ]  # fmt: skip
+
+
+def _personal(name: str) -> str:
+    known = get_args(Personal)
+    if name not in known and not (name.startswith("attributes.") and name != "attributes."):
+        raise ValueError(f"{', '.join(known)} or attributes.NAME")
+    return name
+
+
+PersonalField = Annotated[str, AfterValidator(_personal)]
 
 
 class Topics(Section):
@@ -264,9 +274,9 @@ class Privacy(Section):
     key: SecretStr | None = Field(default=None, description="64 hexadecimal digits, the same for all processes")
     key_file: Path | None = Field(default=None, description="where the key is, if it is not given; else in data_dir")
     scores_by_event: bool = Field(
-        default=False, description="scores are keyed by event, not by user: a person's can then be deleted at once"
+        default=True, description="scores are keyed by event, not by user: so a person's can be deleted at once"
     )
-    pseudonymise: Annotated[tuple[Personal, ...], NoDecode, BeforeValidator(comma_list)] = ()
+    pseudonymise: Annotated[tuple[PersonalField, ...], NoDecode, BeforeValidator(comma_list)] = ()
     """Fields of events that are replaced by a keyed hash as they are read."""
     pseudonym_keys: SecretStr | None = Field(
         default=None, description="ID:KEY, the one that is used first; else one that is derived from the key"

@@ -261,3 +261,12 @@ def test_who_waits_for_a_round_is_woken_by_it_and_let_go_at_the_end() -> None:
             return woken, in_vain, await asyncio.wait_for(ending, 5)
 
     assert asyncio.run(waits()) == (1, 1, 1)
+
+
+def test_a_clock_that_was_set_back_hides_nothing_that_comes_after() -> None:
+    made = History()
+    made.add(NOON_MS + 60_000, {"a:1": answer(60, events={("events.clicks",): 900.0})})
+    for second in (0, 2, 4):
+        made.add(NOON_MS + 1000 * second, {"a:1": answer(second, events={("events.clicks",): 100.0 * second})})
+    assert made.names("events") == ["events.clicks"]
+    assert [each.at_ms for each in made._ticks] == [NOON_MS, NOON_MS + 2_000, NOON_MS + 4_000]

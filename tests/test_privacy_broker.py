@@ -67,7 +67,7 @@ def settings(fresh_settings: FreshSettings, registry: Any, tmp_path: Path) -> Se
     made: Settings = fresh_settings(
         release_store=store, web={"port": free_port()}, learner_web={"port": 0}, deadlines_ms=PATIENT,
         state={"flush_interval_s": 0.5}, session_timeout_s=6.0,
-        privacy={"key_file": tmp_path / "key", "scores_by_event": True},
+        privacy={"key_file": tmp_path / "key"},
     )  # fmt: skip
     shop.furnish(made)
     return made

@@ -40,6 +40,28 @@ def test_every_field_that_may_be_chosen_is_known() -> None:
     assert set(get_args(Personal)) == KINDS.keys()
 
 
+def test_an_attribute_of_the_shops_own_is_replaced_whatever_its_type_and_others_stay() -> None:
+    known = Pseudonyms(("attributes.phone", "attributes.a.b"), ONE)
+    before = order(attributes={"phone": 441632960961.0, "a.b": "ann", "vip": True, "none": None})
+    after = known.event(before)["attributes"]
+    assert {name for name in after if after[name] != before["attributes"][name]} == {"phone", "a.b"}
+    assert after["a.b"] != known.event(order(attributes={"a.b": "bob"}))["attributes"]["a.b"]
+    assert after["phone"].startswith("p1:")
+    assert known.event(order(attributes=after))["attributes"] == after
+    assert known.event(order(attributes={}))["attributes"] == {}
+    registry = MemoryRegistry()
+    kept = Encoder(registry, "orders", "order")(order(attributes=after))
+    assert Decoder(registry, "order")(kept)["attributes"] == after
+
+
+def test_the_settings_take_attributes_by_name_and_no_other_field(tmp_path: Path) -> None:
+    made = Settings(data_dir=tmp_path, privacy={"pseudonymise": "email,attributes.phone"})
+    assert made.privacy.pseudonymise == ("email", "attributes.phone")
+    for wrong in ("attributes.", "phone"):
+        with pytest.raises(SettingsError, match=r"privacy.pseudonymise.*or attributes.NAME"):
+            Settings(privacy={"pseudonymise": wrong})
+
+
 def test_what_is_missing_stays_missing_and_a_token_is_not_hashed_again() -> None:
     known = Pseudonyms(CHOSEN, ONE)
     bare = order(email=None, payment={"method": "cash", "instrument": None, "bin": None, "issuer_country": None})

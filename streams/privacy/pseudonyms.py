@@ -26,7 +26,8 @@ KINDS = {
     "session_id": "session",
     "query": "query",
 }
-"""Of each field what its value is: an address is the same one wherever it stands."""
+"""Of each field what its value is: an address is the same one wherever it stands. An attribute is of its own kind."""
+ATTRIBUTE = "attributes."
 OWN = "0"  # the id of the key that is derived from privacy.key
 HASH_CHARS = 32
 
@@ -37,7 +38,7 @@ class Pseudonyms:
     def __init__(self, fields: Iterable[str], keys: Mapping[str, bytes]) -> None:
         self._keys = dict(keys)
         self._used = next(iter(keys))
-        self._fields = [(*_path(field), KINDS[field]) for field in fields]
+        self._fields = [(*_path(field), field if field.startswith(ATTRIBUTE) else KINDS[field]) for field in fields]
 
     def tokens(self, kind: str, value: str) -> list[str]:
         """Under each key, the one that is used first."""
@@ -48,9 +49,10 @@ class Pseudonyms:
         changed = dict(event)
         for outer, name, kind in self._fields:
             within = changed.get(outer) if outer else changed
-            if within is None or not (value := within.get(name)) or self._is_token(value):
+            value = within.get(name) if within is not None else None
+            if value is None or value == "" or self._is_token(value):
                 continue
-            token = self._token(self._used, kind, value)
+            token = self._token(self._used, kind, str(value))  # an attribute may be a number
             if outer:
                 changed[outer] = {**within, name: token}
             else:
@@ -61,7 +63,9 @@ class Pseudonyms:
         text = f"{kind}:{value}".encode("utf-8", "surrogatepass")
         return f"p{ident}:{hashlib.blake2b(text, key=self._keys[ident], digest_size=HASH_CHARS // 2).hexdigest()}"
 
-    def _is_token(self, value: str) -> bool:
+    def _is_token(self, value: Any) -> bool:
+        if not isinstance(value, str):
+            return False
         head, _, rest = value.partition(":")
         return head[:1] == "p" and head[1:] in self._keys and len(rest) == HASH_CHARS
 

@@ -144,7 +144,7 @@ def _of_served(task: Task, found: Found) -> Lineage:
 
 
 def _by_scores(settings: Settings, registry: Registry, ident: str, tasks: Sequence[Task], since: int) -> Lineage | None:
-    """Where `served` is gone: scores are keyed by user, so all partitions are read."""
+    """Where `served` is gone: scores are not keyed by what is asked for, so all partitions are read."""
     for task in tasks:
         reader = TopicReader(settings, registry, settings.topics.scores(task.name), task.schema, since)
 

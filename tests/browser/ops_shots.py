@@ -36,7 +36,7 @@ def take(folder: Path) -> list[Path]:
     taken: list[Path] = []
     with TemporaryDirectory() as home, house(Path(home), workers=(), learners=()) as made, browser() as chrome:
         filled(made.shelf, made.shown.now)
-        made.here.scraper.round = _nothing  # type: ignore[method-assign, assignment]  # what is put in is what is shown
+        made.here.scraper.round = nothing  # type: ignore[method-assign, assignment]  # what is put in is what is shown
         made.shown.now = int(time.time() * 1000)
         half_an_hour(made)
         visitor = made.visitor("admin")
@@ -45,7 +45,7 @@ def take(folder: Path) -> list[Path]:
     return taken
 
 
-async def _nothing(*_: object) -> None:
+async def nothing(*_: object) -> None:
     """No worker is asked."""
 
 

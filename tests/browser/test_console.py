@@ -1,6 +1,7 @@
 """The console in a real browser: an analyst's work by keys alone, live news, and what axe and a narrow screen say."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from schemas.errors import BrokerUnavailable
+from streams.access.gate import COOKIE
 from streams.console.store import Batch
+from tests.browser import ops_shots
 from tests.browser.driving import browser, chromium, log_in, violations
 from tests.console_app import Shown, serving, shown
+from tests.console_ops import filled, house
 from tests.console_shop import alert, alert_id, shop
 
 pytestmark = [
@@ -178,6 +182,37 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(
         assert violations(page) == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     context.close()
+
+
+OPERATIONS = (
+    "/live", "/quality?task=fraud", "/learn", "/releases?task=fraud", "/releases/fraud/rollback", "/letters",
+    "/policies", "/policies/new", "/lists", "/audit",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["a shop at work", "nothing there yet"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_on_the_operations_pages_and_nothing_is_cut_off(
+    chrome: Browser, tmp_path: Path, theme: Any, full: bool
+) -> None:
+    """Wide and on a phone, with figures and without."""
+    with house(tmp_path, workers=(), learners=()) as made:
+        made.here.scraper.round = ops_shots.nothing  # type: ignore[method-assign, assignment]  # what is put in is shown
+        if full:
+            filled(made.shelf, made.shown.now)
+            made.shown.now = int(time.time() * 1000)
+            ops_shots.half_an_hour(made)
+        cookie = made.visitor("admin").cookie
+        for width in (1440, 360):
+            context = chrome.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
+            context.add_cookies([{"name": COOKIE, "value": cookie, "url": made.where}])
+            page = context.new_page()
+            for path in OPERATIONS:
+                page.goto(made.where + path)
+                page.wait_for_timeout(200)
+                assert violations(page) == [], path
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            context.close()
 
 
 def _open(console: Shown) -> str:

@@ -167,6 +167,9 @@ class History:
         """When each address last answered, UTC ms."""
 
     def add(self, at_ms: int, answers: Mapping[str, Answer]) -> None:
+        """Of a clock that was set back, what was later then is forgotten."""
+        while self._ticks and self._ticks[-1].at_ms > at_ms:
+            self._ticks.pop()
         newest = tick(at_ms, self._answers, answers)
         self._ticks.append(newest)
         self._seen.update(dict.fromkeys(newest.figures, at_ms))
