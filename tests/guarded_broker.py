@@ -88,6 +88,7 @@ class Guarded:
     scram_port: int
     tls_port: int
     authority: Authority
+    over: dict[str, Any]
 
     def scram(self, name: str, password: str = PASSWORD) -> Settings:
         security = {
@@ -107,7 +108,7 @@ class Guarded:
         return self._settings(self.tls_port, security)
 
     def _settings(self, port: int, security: dict[str, Any]) -> Settings:
-        return Settings(brokers=f"127.0.0.1:{port}", security=security, data_dir=self.open.data_dir, partitions=2)
+        return Settings(brokers=f"127.0.0.1:{port}", security=security, **self.over)
 
     def enrol(self, name: str) -> None:
         """A SCRAM user, known to the broker from now on."""
@@ -136,8 +137,8 @@ class Guarded:
 
 
 @contextmanager
-def guarded_broker(folder: Path) -> Iterator[Guarded]:
-    """Topics of the default settings are there, with two partitions."""
+def guarded_broker(folder: Path, **over: Any) -> Iterator[Guarded]:
+    """Topics of the default settings are there, with two partitions. `over`: further settings, of every user."""
     authority = Authority(folder)
     certificate, key = authority.files("broker")
     both = folder / "both.pem"
@@ -171,8 +172,9 @@ def guarded_broker(folder: Path) -> Iterator[Guarded]:
     )
     broker.start()
     try:
-        settings = Settings(brokers=broker.address, data_dir=folder / "data", partitions=2)
+        values = {"data_dir": folder / "data", "partitions": 2, **over}
+        settings = Settings(brokers=broker.address, **values)
         create_topics(settings)
-        yield Guarded(settings, ports["SASL_SSL"], ports["SSL"], authority)
+        yield Guarded(settings, ports["SASL_SSL"], ports["SSL"], authority, values)
     finally:
         broker.stop()

@@ -22,6 +22,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
 from schemas.confluent import ConfluentRegistry
 from schemas.errors import DataUnavailable, HeadraceError, ProduceFailed
@@ -233,9 +234,11 @@ def environment(settings: Settings) -> dict[str, str]:
         if isinstance(value, dict):
             for name, part in value.items():
                 add(f"{prefix}__{name}" if prefix != "HEADRACE" else f"HEADRACE_{name}", part)
+        elif isinstance(value, SecretStr):
+            out[prefix.upper()] = value.get_secret_value()  # masked, the other process would take the stars for it
         elif value is not None:
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             out[prefix.upper()] = text
 
-    add("HEADRACE", settings.model_dump(mode="json"))
+    add("HEADRACE", settings.model_dump())
     return out
