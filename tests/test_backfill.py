@@ -97,7 +97,7 @@ def test_parquet_through_a_mapping_and_bad_rows_to_be_mended(settings, headrace,
 def test_a_backfill_that_is_killed_goes_on_and_publishes_each_row_once(settings, tmp_path):
     count = 30_000
     path = clicks_file(tmp_path, count)
-    kills, ids = 0, []
+    kills, ids = 0, list[bytes]()
     deadline = time.monotonic() + 240
     while len(ids) < count and time.monotonic() < deadline:
         process = subprocess.Popen(

@@ -55,8 +55,8 @@ def suggest(target: str, samples: Sequence[Any]) -> tuple[str, list[Guess]]:
     """The `when` of a topic that holds several kinds of records, else empty; and a guess for each field of the contract
     that something fills, or that must be filled.
     """
-    rows = [sample for sample in samples if isinstance(sample, dict)]
-    when, rows = _one_kind(target, rows)
+    given: list[Record] = [sample for sample in samples if isinstance(sample, dict)]
+    when, rows = _one_kind(target, given)
     return when, list(_record(catalog.load(target), _paths(rows), len(rows), "", ""))
 
 
@@ -64,9 +64,9 @@ def _one_kind(target: str, rows: list[Record]) -> tuple[str, list[Record]]:
     """The kind of records that fills most of what the contract requires, and the condition that picks it."""
     best, found = _required(target, rows), ("", rows)
     for name in sorted({name for row in rows[:KEPT] for name in row if _PLAIN.fullmatch(str(name))}):
-        words = {row.get(name) for row in rows if isinstance(row.get(name), str)}
+        words = {word for row in rows if isinstance(word := row.get(name), str) and _PLAIN.fullmatch(word)}
         if name.isidentifier() and 1 < len(words) <= min(KINDS, len(rows) // 3):
-            for word in sorted(filter(_PLAIN.fullmatch, words)):
+            for word in sorted(words):
                 part = [row for row in rows if row.get(name) == word]
                 if (filled := _required(target, part)) > best:
                     best, found = filled, (f'source.{name} == "{word}"', part)
