@@ -149,11 +149,14 @@ Hashes = TypeVar("Hashes", int, tuple[int, int])
 
 
 def _joined(some: tuple[Hashes, ...], more: tuple[Hashes, ...]) -> tuple[Hashes, ...]:
+    """The LIMIT smallest of both, each once, ascending."""
+    known = list(some)
     for one in more:
-        at = bisect_left(some, one)
-        if at < LIMIT and (at == len(some) or some[at] != one):
-            some = (*some[:at], one, *some[at : LIMIT - 1])
-    return some
+        at = bisect_left(known, one)
+        if at < LIMIT and (at == len(known) or known[at] != one):
+            known.insert(at, one)
+            del known[LIMIT:]
+    return tuple(known)
 
 
 def join(known: MutableMapping[bytes, Entity], touch: Record) -> Record | None:

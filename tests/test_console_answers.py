@@ -91,13 +91,12 @@ def test_the_answer_is_the_one_that_the_learners_join_comes_to(told: list[tuple[
         Label(f"l{n}", value, source, NOW_MS, revision, withdrawn)
         for n, (value, source, revision, withdrawn) in enumerate(told)
     ]
-    join, newest = join_of(FRAUD), None
-    for one in join.served(order("o"), 0, 0):
-        newest = one
+    join = join_of(FRAUD)
+    said = join.served(order("o"), 0, 0)
     for one in labels:
         record = {"task": "fraud", "target_id": "o", "candidate_id": None, "name": "fraud", **one._asdict()}
-        for joined in join.label(record | {"observed_at": NOON_MS}, NOW):
-            newest = joined
+        said += join.label(record | {"observed_at": NOON_MS}, NOW)
+    newest = said[-1] if said else None
     found = answer(labels)
     assert (found.value if found else None) == (newest.label if newest and newest.weight else None)
 

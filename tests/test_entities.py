@@ -77,8 +77,8 @@ def owner(registry: MemoryRegistry, store: Any) -> EntityOwner:
 def use(
     user: str, token: str = "card-1", kind: str = "card", *, fraud: bool = False, time: int = NOON_MS, event: str = ""
 ) -> Any:
-    event = {"user_id": user, "event_id": event or f"{user} {token}", "event_time": time}
-    return touch(kind, token, event, fraud=fraud)
+    record = {"user_id": user, "event_id": event or f"{user} {token}", "event_time": time}
+    return touch(kind, token, record, fraud=fraud)
 
 
 def log_of(registry: MemoryRegistry, uses: list[Any]) -> list[Kept]:

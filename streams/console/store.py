@@ -254,7 +254,9 @@ def labels_of(connection: sqlite3.Connection, order_id: str) -> list[Label]:
     query = (
         "SELECT label_id, value, source, observed_at, revision, withdrawn FROM labels WHERE order_id = ? ORDER BY seq"
     )
-    return [Label(*row[:5], bool(row[5])) for row in connection.execute(query, (order_id,))]
+    return [
+        Label(**dict(row) | {"withdrawn": bool(row["withdrawn"])}) for row in connection.execute(query, (order_id,))
+    ]
 
 
 def refresh(connection: sqlite3.Connection, orders: Iterable[str]) -> None:

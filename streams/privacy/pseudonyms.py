@@ -49,8 +49,7 @@ class Pseudonyms:
         changed = dict(event)
         for outer, name, kind in self._fields:
             within = changed.get(outer) if outer else changed
-            value = within.get(name) if within is not None else None
-            if value is None or value == "" or self._is_token(value):
+            if within is None or (value := within.get(name)) in (None, "") or self._is_token(value):
                 continue
             token = self._token(self._used, kind, str(value))  # an attribute may be a number
             if outer:
