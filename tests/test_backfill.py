@@ -9,6 +9,7 @@ from contextlib import closing
 from os import environ
 from types import SimpleNamespace
 
+import confluent_kafka
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,12 +18,15 @@ from typer.testing import CliRunner
 
 from schemas.confluent import ConfluentRegistry
 from schemas.values import to_json
+from schemas.wire import Encoder
 from streams.asking.jobs import untold
 from streams.batch import CLICKS
 from streams.cli import app
 from streams.cli.backfill import Meter
 from streams.demo.stage import environment
 from streams.history import HISTORY, history_among
+from streams.joining.deriver import Deriver
+from streams.labels.store import MemoryLabelStore
 from streams.offsets import bounds, places, read_range
 from streams.ports import free_port
 from streams.raw import RawRecord
@@ -154,6 +158,25 @@ def test_history_is_left_out_of_what_is_scored_and_the_rest_is_not():
         history=history_among(places),
     )
     assert untold(make_task("recommendations"), work).tolist() == [0, 2]  # type: ignore[arg-type]  # it looks at no more
+
+
+def test_no_label_is_derived_from_history(fresh_settings, registry):
+    settings = fresh_settings(partitions=1)
+    answers = {"position": 0, "item_id": "item-1", "action": "click"}
+    with closing(ConfluentRegistry(settings.registry())) as known:
+        encode = Encoder(known, settings.topics.clicks, "click")
+        producer = confluent_kafka.Producer(settings.librdkafka())
+        for event_id, headers in (("old", [(HISTORY, b"1")]), ("new", [])):
+            value = encode(click(event_id=event_id, **answers, request_id=event_id))
+            producer.produce(settings.topics.clicks, value, b"user-1", 0, headers=headers)
+        assert producer.flush(30) == 0
+        deriver = Deriver(settings, known, {}, 0, MemoryLabelStore())
+        deriver.open(NOON_MS)
+        made = sum(deriver.step(NOON_MS + n) for n in range(20))
+        deriver.close()
+    assert made == 1
+    labels = [each for each in shop.read(settings, settings.topics.labels, "label") if each["target_id"]]
+    assert [each["target_id"] for each in labels] == ["new"]
 
 
 HEADERS = [(), ((HISTORY, b"1"),), (("other", b"1"),), ()]

@@ -33,8 +33,6 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-# Named as not built, where the document says so.
-NOT_BUILT = {"backfill"}
 # The last of a word in backquotes, if it is a path into the project.
 PATH = re.compile(r"`((?:schemas|engines|streams|finetune|bench|tests|docs)/[\w./-]+)`")
 
@@ -120,8 +118,6 @@ def misused(words: list[str]) -> str:
         if word in ("|", ">", "&"):
             break
         if hasattr(command, "commands") and re.fullmatch(r"[a-z]+", word):
-            if word in NOT_BUILT:
-                return ""
             if word not in command.commands:
                 return f"no command {word}"
             command = command.commands[word]
