@@ -14,7 +14,7 @@ READY := $(VENV)/.ready-$(shell cat $(PINS) | cksum | cut -d ' ' -f 1)
 DEMO_SECONDS ?=
 ARGS ?=
 
-.PHONY: help env demo test test-browser test-crash check format lock clean
+.PHONY: help env demo test test-browser test-crash check format lock audit clean
 .PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality-smoke
 
 help: ## Say what can be made
@@ -94,6 +94,10 @@ lock: $(READY) ## Pin the newest versions of all dependencies, Python and Java
 	@$(UV) --version | sed -E 's/uv ([^ ]+).*/uv==\1/' | $(UV) pip compile -q --no-header --no-annotate \
 		--universal --generate-hashes - -o requirements-bootstrap.txt
 	@$(PYTHON) -m streams.jars
+
+audit: $(READY) ## Bills of materials into build/sbom, and what is known against the pins (needs the advisories' network)
+	@$(PYTHON) deploy/sbom.py build/sbom
+	@$(VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-learner.txt $(ARGS)
 
 env: $(READY) ## Make the environment only
 
