@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Any
 
 from schemas import catalog
@@ -225,6 +226,7 @@ def _alike(name: str, path: str, context: str) -> float:
     return min(1.0, max(scored) + (0.05 if context and at_home else 0.0))
 
 
+@lru_cache(65_536)
 def _likeness(words: str, path: str) -> float:
     parts = path.split(".")
     named = ([word for word in _words(".".join(parts[-count:])) if word not in UNITS] for count in (1, 2, 3))
