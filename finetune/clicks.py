@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from engines.ctr_head import IDS, PLACES, CtrHead
 from engines.model import HeadraceModel
 from finetune.calibrate import shrunk_platt
-from finetune.labels import click_labels, shown_ads
+from finetune.labels import click_labels, click_weights, shown_ads
 from finetune.losses import slate_loss, tensors
 from finetune.metrics import log_loss, normalised_entropy
 from finetune.recorded import Finish, Outputs, Recorded
@@ -42,6 +42,7 @@ class ClickThrough(Recorded):
         slots = self.examples.rows["ad"].shape[1]
         self.label = click_labels(self.examples.events, self.recording.labels, slots)
         self.shown = shown_ads(self.examples.events, slots)
+        self.shown *= click_weights(self.examples.rows, self.examples.events, self.recording.labels, slots)
         if not 0 < self.label[: self.learning].sum() < self.shown[: self.learning].sum():
             raise TrainingError(
                 f"{int(self.label.sum())} clicks on {int(self.shown.sum())} ads",
@@ -52,7 +53,7 @@ class ClickThrough(Recorded):
     def begin(self, model: HeadraceModel) -> None:
         """Starts from the rates of positions and ads and a linear fit of the facts; the rest adds nothing yet."""
         first = slice(self.learning)
-        rows, label, shown = self.examples.rows[first], self.label[first], self.shown[first] > 0
+        rows, label, shown = self.examples.rows[first], self.label[first], self.shown[first] == 1.0
         head = cast(CtrHead, model.head)
         with torch.no_grad():
             head.begin(FADING, PASSIVE)

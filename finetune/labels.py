@@ -10,7 +10,15 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from streams.features import Rows
+from streams.labels.rules import rank
+from streams.tasks.automation import look, signs_of
+
 Record = Mapping[str, Any]
+
+
+AUTOMATED_WEIGHT = 0.05
+"""Of a label whose clicks look automated, over that of another: as `learning.automated_weight` is by default."""
 
 
 class Verdict(NamedTuple):
@@ -21,6 +29,7 @@ class Verdict(NamedTuple):
     value: float
     source: str
     label: int
+    withdrawn: bool = False
 
 
 @dataclass(slots=True)
@@ -39,7 +48,10 @@ class Labels:
             self.clicks.setdefault((record["impression_id"], record["ad_id"]), record["event_time"])
         elif topic == "labels" and record["task"] == record["name"] == "fraud":  # a sign of life is no label
             hashed = xxhash.xxh3_64_intdigest(record["label_id"].encode())
-            said = Verdict(record["observed_at"], record["revision"], record["value"], record["source"], hashed)
+            said = Verdict(
+                record["observed_at"], record["revision"], record["value"], record["source"], hashed,
+                record.get("withdrawn", False),
+            )  # fmt: skip
             self.verdicts.setdefault(record["target_id"], []).append(said)
 
     def known_by(self, moment: int) -> "Labels":
@@ -53,13 +65,18 @@ class Labels:
         return Labels(clicks, verdicts)
 
     def is_fraud(self, order_id: str) -> bool:
-        """What the newest revision says; no label means no fraud."""
+        """What the label that counts says; no label means no fraud."""
         newest = self.newest(order_id)
         return newest is not None and newest.value > 0.5
 
     def newest(self, order_id: str) -> Verdict | None:
-        """The newest revision, if anybody said anything."""
-        return max(self.verdicts.get(order_id, ()), key=lambda each: (each.revision, each.value), default=None)
+        """The newest revision of the source that outranks the others, if anybody says anything."""
+        newest: dict[int, Verdict] = {}
+        for each in self.verdicts.get(order_id, ()):
+            place = rank(each.source)
+            if place not in newest or (each.revision, each.value) > (newest[place].revision, newest[place].value):
+                newest[place] = each
+        return next((newest[place] for place in sorted(newest) if not newest[place].withdrawn), None)
 
 
 def fraud_labels(events: Sequence[Record], labels: Labels) -> NDArray[np.float32]:
@@ -82,6 +99,18 @@ def shown_ads(events: Sequence[Record], slots: int) -> NDArray[np.float32]:
     for number, event in enumerate(events):
         shown[number, : len(event["slate"])] = [ad["shown"] for ad in event["slate"][:slots]]
     return shown
+
+
+def click_weights(rows: Rows, events: Sequence[Record], labels: Labels, slots: int) -> NDArray[np.float32]:
+    """(B, slots) 1, and AUTOMATED_WEIGHT where the user's clicks look automated: of rows and events of impressions, as
+    the learner discounts what was served."""
+    weight = np.ones((len(events), slots), np.float32)
+    for number, (event, found) in enumerate(zip(events, signs_of(rows), strict=True)):
+        for place, ad in enumerate(event["slate"][:slots]):
+            clicked = labels.clicks.get((event["event_id"], ad["ad_id"]))
+            if look(found, None if clicked is None else clicked - event["event_time"]).automated:
+                weight[number, place] = AUTOMATED_WEIGHT
+    return weight
 
 
 def next_items(

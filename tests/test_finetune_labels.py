@@ -4,7 +4,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.labels import Labels, click_labels, fraud_labels, next_items, shown_ads
+from finetune.labels import (
+    AUTOMATED_WEIGHT,
+    Labels,
+    click_labels,
+    click_weights,
+    fraud_labels,
+    next_items,
+    shown_ads,
+)
+from streams.batch import KINDS
+from streams.config import Settings
+from streams.tasks import make_task
 from tests.records import click, impression, order
 
 
@@ -34,6 +45,26 @@ def test_a_chargeback_of_tomorrow_is_not_known_today():
     labels = labelled(verdict("o1", 0.0, 10), verdict("o1", 1.0, 20, 1))
     assert not labels.known_by(20).is_fraud("o1")
     assert labels.known_by(21).is_fraud("o1")
+
+
+def test_the_bank_outranks_a_verdict_and_what_is_withdrawn_says_nothing():
+    bank = verdict("o1", 1.0, 10) | {"source": "chargeback"}
+    assert labelled(verdict("o1", 0.0, 20, 5), bank).is_fraud("o1")
+    assert not labelled(verdict("o2", 1.0, 10), verdict("o2", 1.0, 20, 1) | {"withdrawn": True}).is_fraud("o2")
+
+
+def test_clicks_that_look_automated_weigh_a_twentieth_in_a_first_training_as_in_the_learners():
+    task = make_task("ctr")
+    rows = np.zeros(2, task.features)
+    rows["kind"][0] = KINDS["click"]
+    rows["age"][0] = np.arange(64, 0, -1) // 2  # two clicks a second
+    rows["kind"][1, -3:], rows["age"][1, -3:] = KINDS["view"], (900, 400, 60)
+    events = [impression(event_id="i1"), impression(event_id="i2")]
+    assert np.unique(click_weights(rows, events, Labels(), 3), axis=1).tolist() == [
+        [np.float32(AUTOMATED_WEIGHT)],
+        [1.0],
+    ]
+    assert Settings().learning.automated_weight == AUTOMATED_WEIGHT
 
 
 def test_a_click_is_the_label_of_the_ad_that_it_names():
