@@ -14,6 +14,7 @@ READY := $(VENV)/.ready-$(shell cat $(PINS) | cksum | cut -d ' ' -f 1)
 DEMO_SECONDS ?=
 ARGS ?=
 
+.PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash check format lock audit clean
 .PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality-smoke
 
@@ -28,6 +29,9 @@ test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
 
 test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
 	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)
+
+test-gpu: $(READY) ## On a machine with a GPU: TensorRT's tests, and its speed beside torch's
+	@if $(PYTHON) -m bench.gpu --look; then $(PYTHON) -m pytest -m slow -s tests/gpu $(ARGS) && $(PYTHON) -m bench.gpu; fi
 
 test-browser: $(READY) ## Drive the console in Chromium, where there is one
 	@$(PYTHON) -m pytest -m slow tests/browser $(ARGS)
@@ -58,6 +62,9 @@ bench-click-fraud: $(READY) ## Are clicks of bots told from those of people, and
 
 bench-sync: $(READY) ## Time from request to answer at 200 requests/s beside 200 events/s
 	@$(PYTHON) -m bench.asking $(ARGS)
+
+bench-engines: $(READY) ## CPU time of the engines per event, and what each precision changes
+	@$(PYTHON) -m bench.engines $(ARGS)
 
 bench-recovery: $(READY) ## Time to score again with a million users in state
 	@$(PYTHON) -m bench.recovery $(ARGS)

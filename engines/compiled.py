@@ -12,7 +12,7 @@ import openvino as ov
 
 from schemas.errors import EngineError
 
-PRECISIONS = {"f32": "f32", "bf16": "bf16"}
+PRECISIONS = {"f32": "f32", "bf16": "bf16", "int8": "bf16"}  # of what is not quantised, where it is int8
 log = logging.getLogger(__name__)
 
 

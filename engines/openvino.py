@@ -12,6 +12,7 @@ from engines.releases import Release
 from schemas.errors import EngineError
 
 GRAPH = "model.onnx"
+INT8_GRAPH = "model.int8.xml"  # and its weights beside it, .bin
 
 
 class OpenVinoEngine(Engine):
@@ -23,7 +24,7 @@ class OpenVinoEngine(Engine):
         super().__init__(release.manifest.signature, buckets)
         self.precision = supported(precision)
         self.target = f"{processor()}, OpenVINO {version()}"
-        graph = read(release.file(GRAPH))
+        graph = read(release.file(INT8_GRAPH if self.precision == "int8" else GRAPH))
         self._requests = {bucket: self._request(graph, bucket, threads) for bucket in self.buckets}
         self._taken: dict[str, Array] = {}
 

@@ -4,6 +4,7 @@ engine, on its own processor, before the first event. Free of torch: the answers
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from schemas.errors import EngineError
 
 PROBE = "probe.npz"
 INPUT, OUTPUT = "input.", "output."
+THRESHOLDS = ("review", "block")  # what a manifest's settings call them
 
 
 def write_probe(folder: Path, inputs: Arrays, outputs: Arrays) -> None:
@@ -33,10 +35,23 @@ def certify(engine: Engine, release: Release) -> Report:
     """
     where = f"the probe of {release.task}/{release.version}"
     inputs, expected = _read(release.file(PROBE), where)
-    return answered(engine, inputs, expected, where)
+    return answered(engine, inputs, expected, where, thresholds=thresholds(release))
 
 
-def answered(engine: Engine, inputs: Arrays, expected: Arrays, where: str) -> Report:
+def thresholds(release: Release) -> tuple[float, ...]:
+    """The probabilities of sigmoid(logit) at which the release's task decides: its own, before calibration."""
+    manifest = release.manifest
+    chosen = [manifest.settings[name] for name in THRESHOLDS if name in manifest.settings]
+    a, b = manifest.calibration["a"], manifest.calibration["b"]
+    if not a:
+        return (0.5,)
+    logits = [(np.log(each / (1 - each)) - b) / a for each in chosen if 0 < each < 1]
+    return tuple(float(1 / (1 + np.exp(-logit))) for logit in logits) or (0.5,)
+
+
+def answered(
+    engine: Engine, inputs: Arrays, expected: Arrays, where: str, *, thresholds: Sequence[float] = (0.5,)
+) -> Report:
     """What the engine says of inputs beside what it should say. Raises EngineError as `certify` does."""
     if engine.precision not in BOUNDS:
         raise EngineError(f"no bounds for precision {engine.precision!r}", where=where, expected=", ".join(BOUNDS))
@@ -45,7 +60,7 @@ def answered(engine: Engine, inputs: Arrays, expected: Arrays, where: str) -> Re
         said = expected.get(name)
         if said is None or said.shape != array.shape or said.dtype.kind != array.dtype.kind:
             raise _unusable(f"output {name!r} has no answer of its shape", where)
-    report, bounds = compared(engine, found, expected), BOUNDS[engine.precision]
+    report, bounds = compared(engine, found, expected, thresholds=thresholds), BOUNDS[engine.precision]
     decided = expected["logit"].size if "logit" in expected else report.rows
     # One score that lies on the threshold may always fall on its other side: the share of one in few is large.
     report.check(replace(bounds, flips=max(bounds.flips, 1 / decided)))

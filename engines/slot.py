@@ -12,8 +12,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from engines import open_engine
 from engines.base import Array, Engine, Given, Inference
+from engines.certified import open_certified
 from engines.releases import Release
 from engines.signatures import NOT_A_CANDIDATE
 from engines.tables import ItemTower, Tower, Vectors, VectorTable
@@ -145,5 +145,5 @@ class Slot:
 
 def load(release: Release, *, backend: str, precision: str, buckets: Sequence[int], threads: int) -> Loaded:
     """A release, its engine built and warmed, its tower compiled; its table is empty until `refresh`."""
-    engine = open_engine(backend, release, precision=precision, buckets=buckets, threads=threads)
+    engine, _ = open_certified(backend, release, precision=precision, buckets=buckets, threads=threads)
     return Loaded(release, engine, ItemTower(release, threads=threads))

@@ -50,7 +50,8 @@ class TunePlan(Part):
     share of the new examples, half to stop by and calibrate, half to judge by. period: `shared` leaves out what is
     newer or older than all negatives. negatives: the share that was kept, by default the task's; correction:
     `weights` lets each weigh its inverse, `offset` moves the logit instead. delays: how long positives take, as
-    `finetune.delays.Delays` writes it; None takes silence for a negative. trained: what the manifest says besides.
+    `finetune.delays.Delays` writes it; None takes silence for a negative. int8: quantise too. trained: what the
+    manifest says besides.
     """
 
     task: str
@@ -70,6 +71,7 @@ class TunePlan(Part):
     correction: Literal["weights", "offset"] = "weights"
     delays: dict[str, tuple[float, ...]] | None = None
     recipe: dict[str, Any] = {}
+    int8: bool = False
     threads: int = Field(1, gt=0)
     memory_mb: float = Field(3000, gt=0)
     trained: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from engines.releases import Release, ReleaseStore
 from engines.tables import ItemTower, VectorTable
 from finetune.losses import MASKED
 from finetune.problems import Asked, Finish, Problem
+from finetune.quantise import quantise
 
 PARITY_ROWS = 512
 HELD_ROWS = 4096
@@ -37,7 +38,7 @@ PRIOR = "prior.json"
 
 
 Timed = Callable[[str], AbstractContextManager[None]]
-"""Entered around each part of the work, with its name: export, compile, parity, calibrate, gate, publish."""
+"""Entered around each part of the work, with its name: export, compile, parity, quantise, calibrate, gate, publish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,12 @@ def make_release(
     threads: int = THREADS,
     timed: Timed = lambda part: nullcontext(),
     judge: Judge | None = None,
+    int8: bool = False,
 ) -> Release:
     """Publishes the model, with what the newest held-out examples say of it as the compiled engine scores them.
 
-    Raises EngineError where that engine differs too much from torch.
+    int8: quantises too, calibrated on the newest that it has learned from; who serves it certifies it. Raises
+    EngineError where the engine differs too much from torch, or int8 cannot be made.
     """
     which = np.arange(problem.learning, len(problem.examples))[-HELD_ROWS:]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as drafts:
@@ -85,6 +88,10 @@ def make_release(
         with timed("parity"):
             table = vector_table(problem, draft)
             certificate = compare(problem, draft, engine, table, which, folder, threads)
+        if int8:
+            with timed("quantise"):
+                learned = np.arange(problem.learning)[-PARITY_ROWS:]
+                quantise(folder, description.signature, engine_inputs(problem, table, learned))
         with timed("calibrate"):
             found = problem.finish(scored(engine, problem, table, which), which)
         metrics = {**found.metrics, "parity": certificate.as_dict()}

@@ -77,7 +77,7 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
         judge = _judge(plan, problem, champion, mix, window, kept, new, counts)
         made = releasing.make_release(
             problem, model, store, _trained(plan, problem, champion, fitted, mix), threads=plan.threads,
-            timed=parts.timed, judge=judge,
+            timed=parts.timed, judge=judge, int8=plan.int8,
         )  # fmt: skip
     with parts.timed("champion"):
         figures = champion_figures(problem, champion, plan.threads)

@@ -42,6 +42,13 @@ def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
 Positive = Annotated[int, Field(ge=1)]
 TopicName = Annotated[str, matching(r"[A-Za-z0-9._-]{1,249}", "up to 249 letters, digits, dots, dashes or underscores")]
 Name = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")]
+Backend = Annotated[
+    str,
+    matching(
+        r"[a-z][a-z0-9_]{0,62}(:[A-Za-z0-9.:_-]{1,250})?",
+        "a name of lower-case letters, digits and underscores, and :address where it needs one",
+    ),
+]
 
 
 Personal = Literal[
@@ -129,8 +136,10 @@ class Batch(Section):
 class EngineSettings(Section):
     """What runs the models."""
 
-    backend: Name = Field(default="openvino", description="a name of engines.BACKENDS")
-    precision: Literal["bf16", "f32"] = "bf16"
+    backend: Backend = Field(default="openvino", description="a name of engines.BACKENDS, or name:address")
+    precision: Literal["int8", "bf16", "f32"] = Field(
+        default="bf16", description="the fastest to serve in; what its certificate refuses runs in the next safer one"
+    )
     threads: int = Field(default=1, ge=1, le=256)
     buckets: Annotated[
         tuple[Positive, ...],

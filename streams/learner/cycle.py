@@ -126,6 +126,7 @@ class Bench:
             "catalog": {"path": str(folder / "catalog.npz"), "sha256": catalog},
             "out": str(folder / "out"),
             "reservoir": {"folder": str(self._folder / "reservoir"), "rows": learning.reservoir},
+            "int8": settings.engine.precision == "int8",
             "threads": learning.threads,
             "memory_mb": learning.memory_mb,
             "trained": {"standing": split.standing.as_dict(), "reason": cycle.reason, "number": cycle.number},
