@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,9 +31,10 @@ from streams.config import Settings, default_data_dir
 from streams.config_sections import LearningSettings
 from streams.demo.models import ModelPlan
 from streams.demo.models import command as training
-from streams.demo.stage import furnish, wait_for_answer, wait_ready
+from streams.demo.stage import MADE_AS, furnish, wait_for_answer, wait_ready
 from streams.labels.derive import heartbeat
 from streams.learner.control import command
+from streams.output_columns import FEATURES_FORMAT
 from streams.pointers import live_pointers
 from streams.ports import free_port
 from streams.sources.publisher import Message, Publisher
@@ -77,7 +78,7 @@ def main() -> None:
                 wait_for_answer(url, "learner", learner, folder / "learner.log")
                 for other in set(testbed.TASKS) - {TASK}:  # one fine-tune at a time: theirs would be waited for
                     command(settings, other, time.time_ns() // 1_000_000, paused=True, by="bench")
-                orders = serve_history(settings, world, publisher)
+                orders = serve_history(settings, world, publisher, (worker, learner))
                 figures = label(settings, world, publisher, worker.pid, learner.pid, versions[TASK], arguments.examples)
     show(
         "label_to_live", {"mode": arguments.mode, "orders": orders, "rate": RATE, **figures},
@@ -87,7 +88,8 @@ def main() -> None:
 
 def first_models(config: dict[str, Any], settings: Settings) -> tuple[dict[str, str], Path]:
     """Versions by task and the catalogue's vectors; kept for the next run of the same sizes."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    made_as = json.dumps([MADE_AS, FEATURES_FORMAT, config], sort_keys=True)
+    digest = hashlib.sha256(made_as.encode()).hexdigest()[:16]
     kept = default_data_dir() / "bench-label-to-live" / digest
     kept.mkdir(parents=True, exist_ok=True)
     store, encoder, vectors = kept / "store", default_data_dir() / "encoder", kept / "vectors.npz"
@@ -108,7 +110,9 @@ def first_models(config: dict[str, Any], settings: Settings) -> tuple[dict[str, 
     return dict(json.loads(note.read_text())), vectors
 
 
-def serve_history(settings: Settings, world: World, publisher: Publisher) -> int:
+def serve_history(
+    settings: Settings, world: World, publisher: Publisher, parts: Sequence[subprocess.Popen[bytes]]
+) -> int:
     """Scores all events of the span; how many orders there were."""
     say("scoring the orders that will be labelled")
     sent = {"clicks": 0, "orders": 0, "impressions": 0}
@@ -120,6 +124,8 @@ def serve_history(settings: Settings, world: World, publisher: Publisher) -> int
     while (joined := read(settings.learner_web.port, "headrace_join_total", "result").get("served", 0)) < sent[
         "orders"
     ]:
+        if any(part.poll() is not None for part in parts):
+            raise RuntimeError("a process ended before all was scored")
         time.sleep(0.5)
     say(f"{joined:,.0f} orders wait for their labels")
     return sent["orders"]

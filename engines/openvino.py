@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from engines.base import Array, Arrays, Engine
-from engines.compiled import compile_graph, read, shared, supported, version
+from engines.compiled import Build, built, shared, supported, version
 from engines.processor import processor
 from engines.releases import Release
 from schemas.errors import EngineError
@@ -24,13 +24,24 @@ class OpenVinoEngine(Engine):
         super().__init__(release.manifest.signature, buckets)
         self.precision = supported(precision)
         self.target = f"{processor()}, OpenVINO {version()}"
-        graph = read(release.file(INT8_GRAPH if self.precision == "int8" else GRAPH))
-        self._requests = {bucket: self._request(graph, bucket, threads) for bucket in self.buckets}
+        models = built(release, self.builds(release, precision=self.precision, buckets=self.buckets, threads=threads))
+        self._requests = {
+            bucket: self._request(bucket, model) for bucket, model in zip(self.buckets, models, strict=True)
+        }
         self._taken: dict[str, Array] = {}
 
-    def _request(self, graph: Any, bucket: int, threads: int) -> Any:
-        shapes = {spec.name: spec.shape(bucket if spec.batched else -1) for spec in self.signature.inputs}
-        request = compile_graph(graph, precision=self.precision, threads=threads, shapes=shapes).create_infer_request()
+    @classmethod
+    def builds(cls, release: Release, *, precision: str, buckets: Sequence[int], threads: int) -> list[Build]:
+        """What is compiled for an engine of these arguments, a bucket each, the smallest first."""
+        precision, inputs = supported(precision), release.manifest.signature.inputs
+        file = INT8_GRAPH if precision == "int8" else GRAPH
+        return [
+            Build(file, precision, threads, {spec.name: spec.shape(bucket if spec.batched else -1) for spec in inputs})
+            for bucket in sorted(set(buckets))
+        ]
+
+    def _request(self, bucket: int, model: Any) -> Any:
+        request = model.create_infer_request()
         for name, buffer in self._buffers[bucket].arrays.items():
             request.set_tensor(name, shared(buffer))
         return request

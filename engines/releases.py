@@ -8,9 +8,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,11 +43,15 @@ def renamed(folder: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A verified release in a local folder. `digest`: sha256 of its manifest, and so of all that is in it."""
+    """A verified release in a local folder. `digest`: sha256 of its manifest, and so of all that is in it.
+
+    compiled: what a process of this machine has compiled of its graphs for this one (`engines.ahead`), by name.
+    """
 
     manifest: Manifest
     folder: Path
     digest: str
+    compiled: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def task(self) -> str:

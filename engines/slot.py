@@ -12,8 +12,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from engines.ahead import compiled_ahead
 from engines.base import Array, Engine, Given, Inference
 from engines.certified import open_certified
+from engines.openvino import OpenVinoEngine
 from engines.releases import Release
 from engines.signatures import NOT_A_CANDIDATE
 from engines.tables import ItemTower, Tower, Vectors, VectorTable
@@ -143,7 +145,19 @@ class Slot:
             return self.live
 
 
-def load(release: Release, *, backend: str, precision: str, buckets: Sequence[int], threads: int) -> Loaded:
-    """A release, its engine built and warmed, its tower compiled; its table is empty until `refresh`."""
-    engine, _ = open_certified(backend, release, precision=precision, buckets=buckets, threads=threads)
-    return Loaded(release, engine, ItemTower(release, threads=threads))
+def load(
+    release: Release, *, backend: str, precision: str, buckets: Sequence[int], threads: int, ahead: bool = False
+) -> Loaded:
+    """A release, its engine built and warmed, its tower compiled; its table is empty until `refresh`.
+
+    ahead: what OpenVINO runs is compiled by a process of its own, at the lowest priority, and only loaded here.
+    """
+    ready = release
+    if ahead:
+        builds = [ItemTower.build(release, threads=threads)]
+        if backend == OpenVinoEngine.name:
+            asked = OpenVinoEngine.builds(release, precision=precision, buckets=buckets, threads=threads)
+            builds += [build for build in asked if build.file in release.manifest.files]  # it may have no int8 graph
+        ready = compiled_ahead(release, builds)
+    engine, _ = open_certified(backend, ready, precision=precision, buckets=buckets, threads=threads)
+    return Loaded(release, engine, ItemTower(ready, threads=threads))

@@ -9,17 +9,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.compiled import compile_graph, read, shared
+from engines.compiled import Build, built, shared
 from engines.releases import Release
 from schemas.errors import EngineError
 
 GRAPH = "item_tower.onnx"
 CHUNK = 256
+HASHES = 3  # columns of an item's id behind its scalars, which a release without vectors by id does not read
 Vectors = NDArray[np.float32]
 
 
 class Tower(Protocol):
-    """text (N, T) float32 of length 1, scalars (N, S) float32, kinds (N,) int32 to vectors (N, D) float32."""
+    """text (N, T) float32 of length 1, scalars (N, S or more) float32, kinds (N,) int32 to vectors (N, D) float32."""
 
     def __call__(self, text: Vectors, scalars: Vectors, kinds: NDArray[np.int32]) -> Vectors: ...
 
@@ -28,23 +29,28 @@ class ItemTower:
     """The release's item tower, compiled once. Call it from one thread at a time."""
 
     def __init__(self, release: Release, *, threads: int = 1) -> None:
-        config = release.manifest.config
-        shapes = {
-            "text": (CHUNK, config["text_width"]),
-            "scalars": (CHUNK, config["item_scalars"]),
-            "kinds": (CHUNK,),
-        }
+        build = self.build(release, threads=threads)
         self._inputs: dict[str, NDArray[Any]] = {
-            name: np.zeros(shape, np.int32 if name == "kinds" else np.float32) for name, shape in shapes.items()
+            name: np.zeros(shape, np.int32 if name == "kinds" else np.float32) for name, shape in build.shapes.items()
         }
-        graph = read(release.file(GRAPH))
-        compiled = compile_graph(graph, precision="f32", threads=threads, shapes=shapes)
-        self._request = compiled.create_infer_request()
+        self._request = built(release, [build])[0].create_infer_request()
         for name, array in self._inputs.items():
             self._request.set_tensor(name, shared(array))
-        self.width = int(config["width"])
+        self.width = int(release.manifest.config["width"])
+
+    @staticmethod
+    def build(release: Release, *, threads: int = 1) -> Build:
+        config = release.manifest.config
+        hashes = HASHES if config.get("item_buckets") else 0
+        shapes = {
+            "text": (CHUNK, config["text_width"]),
+            "scalars": (CHUNK, config["item_scalars"] + hashes),
+            "kinds": (CHUNK,),
+        }
+        return Build(GRAPH, "f32", threads, shapes)
 
     def __call__(self, text: Vectors, scalars: Vectors, kinds: NDArray[np.int32]) -> Vectors:
+        scalars = scalars[:, : self._inputs["scalars"].shape[1]]
         given: dict[str, NDArray[Any]] = {"text": text, "scalars": scalars, "kinds": kinds}
         self._check(given)
         vectors = np.empty((len(text), self.width), np.float32)

@@ -19,15 +19,19 @@ from numpy.typing import NDArray
 from engines.releases import ReleaseStore
 from engines.slot import Loaded, Slot, load
 from engines.turns import Turns
+from schemas.errors import ReleaseError
 from schemas.registry import Registry
 from schemas.wire import Decoder
 from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, Catalogue
 from streams.compacted import Compacted
 from streams.config import Settings
+from streams.lookups import Lookups
 from streams.metrics import Metrics
 from streams.priority import step_back
 from streams.shadow import Shadows
 from streams.swap import Swaps
+from streams.tasks import make_task
+from streams.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -154,15 +158,19 @@ class LiveReleases:
     def _load(self, task: str, version: str) -> Loaded:
         """On the build thread; raises ReleaseError, EngineError."""
         engine = self._settings.engine
-        if engine.threads == 1 and task in self.slots:
+        beside = task in self.slots
+        if engine.threads == 1 and beside:
             step_back()
-        return load(
+        loaded = load(
             self._store.open(task, version),
             backend=engine.backend,
             precision=engine.precision,
             buckets=engine.buckets,
             threads=engine.threads,
+            ahead=beside,
         )
+        check_rows(make_task(task), loaded)
+        return loaded
 
     def _table(self, loaded: Loaded) -> None:
         catalog = self._catalog
@@ -171,6 +179,20 @@ class LiveReleases:
         loaded.refresh(
             catalog.text[:rows], catalog.scalars[:rows], catalog.kind[:rows], np.maximum(bias, NOT_A_CANDIDATE)
         )
+
+
+def check_rows(task: Task, loaded: Loaded) -> None:
+    """Raises ReleaseError where the release reads other features than this version of the task makes."""
+    given = task.inputs(np.zeros(1, task.features), Lookups(loaded.table))
+    for spec in loaded.engine.signature.inputs:
+        if spec.batched and ((found := given.get(spec.name)) is None or not spec.fits(found)):
+            made = "nothing" if found is None else f"{found.dtype} {found.shape[1:]}"
+            raise ReleaseError(
+                f"{task.name}/{loaded.release} is of another version of the task's features",
+                where=f"input {spec.name}",
+                expected=f"{spec.dtype} {spec.shape(1)[1:]}, and this version makes {made}",
+                todo="train a release with this version (`headrace train`), or run the version that made it",
+            )
 
 
 def prior_of(loaded: Loaded, items: Mapping[str, int], rows: int) -> NDArray[np.float32]:

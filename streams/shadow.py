@@ -29,7 +29,7 @@ from streams.work import Failure, Job, Outgoing, Work
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 256  # events of a task that wait to be asked about
-CHUNK = 8  # rows of one turn with the engine: a live batch waits for one such call at most
+CHUNK = 4  # rows of one turn with the engine: a live batch waits for one such call at most
 REST = 3.0  # seconds of rest for each second of asking: of one core, shadows have a quarter at most
 NEWEST = 256  # comparisons that the disagreement is of
 UNACKNOWLEDGED = 16  # lists of records that may be on their way

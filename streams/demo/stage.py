@@ -32,6 +32,7 @@ from streams.config_sections import WINDOWS_S
 from streams.demo.models import ModelPlan, command, load_vectors
 from streams.local import LocalBroker, LocalRegistry
 from streams.offsets import bounds, places
+from streams.output_columns import FEATURES_FORMAT
 from streams.pointers import Pointer
 from streams.ports import free_port
 from streams.sources.publisher import Publisher
@@ -54,7 +55,7 @@ LEARNING: dict[str, Any] = {
     "windows_s": {**WINDOWS_S, "fraud": 10 * 86_400},
 }
 
-MADE_AS = 2
+MADE_AS = 3
 """Raised where models of the same plan come out otherwise: those that were made before are made anew."""
 
 Say = Callable[[str], None]
@@ -96,7 +97,7 @@ def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: P
 
 def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], None]) -> dict[str, str]:
     """Versions of the releases by task: those made before from the same plan, or new ones."""
-    said = json.dumps([MADE_AS, asdict(plan)], sort_keys=True)
+    said = json.dumps([MADE_AS, FEATURES_FORMAT, asdict(plan)], sort_keys=True)
     digest = hashlib.sha256(said.encode()).hexdigest()
     marker = folder / "models.json"
     if marker.exists():
