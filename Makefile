@@ -87,6 +87,12 @@ bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep 
 quality-smoke: $(READY) ## The first models against simple baselines, on later time
 	@$(PYTHON) -m bench.quality --smoke $(ARGS)
 
+quality-cards: $(READY) ## Fraud on real cards beside LightGBM tuned for 50 trials; ARGS=--quick to see that it works
+	@$(PYTHON) -m bench.quality_cards $(ARGS)
+
+quality-tables: $(READY) ## Fraud on foreign tables of 100 columns beside LightGBM, tuned; ARGS=--quick to see that it works
+	@$(PYTHON) -m bench.quality_tables $(ARGS)
+
 format: $(READY) ## Format the sources
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .

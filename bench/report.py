@@ -10,15 +10,17 @@ from typing import Any
 DIGITS = 2
 
 
-def report(bench: str, figures: Mapping[str, Any], targets: Mapping[str, float] | None = None) -> dict[str, Any]:
+def report(
+    bench: str, figures: Mapping[str, Any], targets: Mapping[str, float] | None = None, digits: int = DIGITS
+) -> dict[str, Any]:
     """What is printed. A target whose figure is not there is missed: a benchmark that skipped a part did not pass."""
     targets = targets or {}
     missed = [name for name, most in targets.items() if not figures.get(name, float("inf")) <= most]
-    return {"bench": bench, **rounded(figures), "targets": dict(targets), "missed": missed}
+    return {"bench": bench, **rounded(figures, digits), "targets": dict(targets), "missed": missed}
 
 
-def rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: round(value, DIGITS) if isinstance(value, float) else value for name, value in figures.items()}
+def rounded(figures: Mapping[str, Any], digits: int = DIGITS) -> dict[str, Any]:
+    return {name: round(value, digits) if isinstance(value, float) else value for name, value in figures.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -26,8 +28,10 @@ def machine() -> dict[str, Any]:
     return {"cores": os.cpu_count() or 0, "load_1m": os.getloadavg()[0]}
 
 
-def show(bench: str, figures: Mapping[str, Any], targets: Mapping[str, float] | None = None) -> dict[str, Any]:
+def show(
+    bench: str, figures: Mapping[str, Any], targets: Mapping[str, float] | None = None, digits: int = DIGITS
+) -> dict[str, Any]:
     """Prints the line; returns what is in it."""
-    made = report(bench, {**figures, **machine()}, targets)
+    made = report(bench, {**figures, **machine()}, targets, digits)
     print(json.dumps(made), flush=True)
     return made

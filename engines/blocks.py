@@ -34,7 +34,9 @@ class Block(nn.Module):
 
     def forward(self, queries_BQD: Tensor, history_BLD: Tensor, mask_B11L: Tensor, *, causal: bool) -> Tensor:
         """Returns (B, Q, D)."""
-        mask_BHQL = mask_B11L + (self.causal_bias() if causal else self.distance.flip(-1)[:, None, :])
+        length = history_BLD.shape[1]
+        bias_HQL = self.causal_bias(length) if causal else self.distance[:, :length].flip(-1)[:, None, :]
+        mask_BHQL = mask_B11L + bias_HQL
         history_BLD = self.norm_attention(history_BLD)
         queries = history_BLD if causal else self.norm_attention(queries_BQD)
         x_BQD = queries_BQD + self.drop(self.mix(self.attend(queries, history_BLD, mask_BHQL)))
@@ -50,9 +52,12 @@ class Block(nn.Module):
         weights_BHQL = self.drop(torch.softmax(scores_BHQL + mask_BHQL, dim=-1))
         return (weights_BHQL @ v_BHLE).transpose(1, 2).flatten(2)
 
-    def causal_bias(self) -> Tensor:
-        """(H, L, L): the bias of each distance back, and MASKED for what lies ahead."""
-        at_L = torch.arange(self.distance.shape[-1], device=self.distance.device)
+    def causal_bias(self, length: int) -> Tensor:
+        """(H, L, L): the bias of each distance back, and MASKED for what lies ahead.
+
+        A batch of short histories may come with a shorter L: distances mean the same.
+        """
+        at_L = torch.arange(length, device=self.distance.device)
         back_LL = at_L[:, None] - at_L[None, :]
         return self.distance[:, back_LL.clamp(min=0)].masked_fill(back_LL < 0, MASKED)
 

@@ -46,6 +46,16 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # tran
     text_width: int = SIZES["text_width"]
     item_scalars: int = SIZES["item_scalars"]
     item_kinds: int = SIZES["item_kinds"]
+    attribute_pairs: int = SIZES["attribute_pairs"]
+    attribute_numbers: int = SIZES["attribute_numbers"]
+    attribute_texts: int = SIZES["attribute_texts"]
+    categories: int = SIZES["categories"]
+    flags: int = SIZES["flags"]
+    knots: int = SIZES["knots"]
+    members: int = SIZES["members"]
+    trees: int = SIZES["trees"]
+    leaves: int = SIZES["leaves"]
+    depth: int = SIZES["depth"]
     dropout: float = 0.0
     initializer_range: float = 0.05
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from engines.base import Array, Signature, TensorSpec
-from engines.signatures import NOT_A_CANDIDATE
+from engines.signatures import MISSING, NOT_A_CANDIDATE
 
 KINDS = 11  # event kinds in use, padding (0) included
 
@@ -36,12 +36,13 @@ def pad_histories(arrays: dict[str, Array], lengths: Array) -> None:
     length = arrays["history_kinds"].shape[1]
     padding = np.arange(length)[None, :] < length - lengths[:, None]
     arrays["history_scalars"][..., -1] = 1
-    for name in ("history_vectors", "history_kinds", "history_scalars"):
-        arrays[name][padding] = 0
+    for name in ("history_vectors", "history_kinds", "history_scalars", "history_items"):
+        if name in arrays:
+            arrays[name][padding] = 0
 
 
 def some_missing(fields: Array) -> None:
-    fields[::3, ::4] = np.nan
+    fields[::3, ::4] = MISSING
 
 
 def short_slates(slate_scalars: Array) -> None:

@@ -9,6 +9,7 @@ from engines.base import Signature, TensorSpec
 from schemas.errors import EngineError
 
 NOT_A_CANDIDATE = -1e9  # the catalogue bias of a row that must not be recommended
+MISSING = -(1 << 23)  # the code of a column's missing value; all others are above it
 SPARE = 12  # rows beyond the top K that are ranked again, with exact scores
 Sizes = Mapping[str, Any]  # the keys of HeadraceConfig
 
@@ -22,6 +23,16 @@ SIZES: dict[str, int] = {
     "history_scalars": 4,
     "fields": 1,
     "slate": 8,
+    "attribute_pairs": 96,
+    "attribute_numbers": 0,
+    "attribute_texts": 0,
+    "categories": 1,
+    "flags": 0,
+    "knots": 12,
+    "members": 4,
+    "trees": 0,
+    "leaves": 16,
+    "depth": 6,
     "slate_scalars": 3,
     "top_k": 10,
     "text_width": 384,
@@ -54,9 +65,16 @@ def history(sizes: Sizes) -> tuple[TensorSpec, ...]:
 
 
 def fraud(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    fields = TensorSpec("fields", "float32", ("B", sizes["fields"]))
+    fields = TensorSpec("fields", "int32", ("B", sizes["fields"]))
     basket = TensorSpec("basket_vectors", "float32", ("B", sizes["width"]))
-    return (fields, basket), (TensorSpec("logit", "float32", ("B",)),)
+    attributes: tuple[TensorSpec, ...] = ()
+    if sizes["attribute_numbers"] + sizes["attribute_texts"]:
+        pairs = ("B", sizes["attribute_pairs"])
+        attributes = (
+            TensorSpec("attribute_ids", "int32", pairs),
+            TensorSpec("attributes", "int32", pairs),
+        )
+    return (fields, *attributes, basket), (TensorSpec("logit", "float32", ("B",)),)
 
 
 def recommendations(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -8,10 +8,12 @@ from sklearn.linear_model import LogisticRegression
 
 REVIEW_BUDGET = 0.03  # share of orders that may go to an analyst, unless precision allows fewer
 BLOCK_PRECISION = 0.9
+NEWTON_STEPS = 12
+SHARES = np.linspace(0, 1, 11)
 
 
 def platt(
-    logit: NDArray[np.float32], label: NDArray[np.float32], weight: NDArray[np.float32] | None = None
+    logit: NDArray[np.floating], label: NDArray[np.float32], weight: NDArray[np.float32] | None = None
 ) -> dict[str, float]:
     """a, b of sigmoid(a * logit + b) by maximum likelihood (Platt 1999); a = 1, b = 0 where one class is missing."""
     if not 0 < label.sum() < label.size:
@@ -19,6 +21,39 @@ def platt(
     inputs = logit.reshape(-1, 1).astype(np.float64)
     model = LogisticRegression(C=1e4).fit(inputs, label.reshape(-1), sample_weight=weight)
     return {"a": float(model.coef_[0, 0]), "b": float(model.intercept_[0])}
+
+
+def blend(networks: NDArray[np.float32], trees: NDArray[np.float32], label: NDArray[np.float32]) -> float:
+    """The share of the trees' logit in the score that has the least log loss when it is calibrated; a half where one
+    class is missing. All arrays (n,), of examples that neither has seen.
+    """
+    if not 0 < label.sum() < label.size:
+        return 0.5
+    lost = []
+    for share in SHARES:
+        logit = (1 - share) * networks.astype(np.float64) + share * trees
+        found = platt(logit, label)
+        lost.append(np.logaddexp(0, (1 - 2 * label) * (found["a"] * logit + found["b"])).mean())
+    return float(SHARES[int(np.argmin(lost))])
+
+
+def shrunk_platt(
+    logit: NDArray[np.floating], label: NDArray[np.floating], *, slope: float = 0.1, level: float = 0.05
+) -> dict[str, float]:
+    """As `platt`, with normal priors around a = 1 and b = 0, by Newton's method.
+
+    For a model that was trained by likelihood on far more than what is held out: of 600 clicks a level is only known
+    to 4 %. slope, level: standard deviations of the priors.
+    """
+    x, y = np.asarray(logit, np.float64).reshape(-1), np.asarray(label, np.float64).reshape(-1)
+    prior, wanted, found = np.array([slope, level]) ** -2.0, np.array([1.0, 0.0]), np.array([1.0, 0.0])
+    inputs = np.stack([x, np.ones_like(x)], axis=1)
+    for _ in range(NEWTON_STEPS):
+        chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ found, -50, 50)))
+        gradient = inputs.T @ (chance - y) + prior * (found - wanted)
+        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + np.diag(prior)
+        found = found - np.linalg.solve(curvature, gradient)
+    return {"a": float(found[0]), "b": float(found[1])}
 
 
 def thresholds(

@@ -22,8 +22,8 @@ Record = Mapping[str, Any]
 Examples = NDArray[np.void]
 """Rows of `layout(task)`."""
 
-FORMATS = frozenset({1})
-"""Values of `features_format` that this reads."""
+FORMATS = frozenset({1, 2})
+"""Values of `features_format` that this reads; a fraud row of format 1 has another size, and is refused by it."""
 SLATE = "ad"
 """The feature that holds the catalogue rows of a slate: a task that has it has a label a place."""
 

@@ -26,7 +26,7 @@ GROUND = ("item_tower", "history")  # what the recommendations model learned of 
 PLANS: dict[str, Plan] = {
     "recommendations": Plan(steps=200, batch=64, rate=6e-3),
     "fraud": Plan(steps=250, batch=128, rate=1.5e-3, weight_decay=0.1, dropout=0.2, frozen=GROUND),
-    "ctr": Plan(steps=300, batch=128, rate=2e-3, frozen=GROUND),
+    "ctr": Plan(steps=300, batch=128, rate=1e-3, frozen=GROUND),
 }
 """In the order of training: the first lays the ground for the others."""
 KEEP = {"recommendations": 0.06, "ctr": 0.4}
@@ -79,10 +79,11 @@ def train(
     base: HeadraceModel | None = None
     for problem in problems:
         plan, name = plans[problem.name], problem.name
-        model = new_model(name, base)
+        model = new_model(name, base, **problem.sizes())
         problem.begin(model)
         table = TorchTable(model, catalog)
         loss = fit(model, problem.learning, problem.loss(), table, plan, progress(name) if progress else None)
+        problem.end(model)
         base = base or model
         said = {**(trained or {}), "examples": problem.learning, "steps": plan.steps, "loss": loss}
         releases[name] = make_release(problem, model, store, said)
@@ -91,10 +92,10 @@ def train(
     return releases
 
 
-def new_model(task: str, base: HeadraceModel | None, seed: int = 0) -> HeadraceModel:
-    """A fresh model, with everything but its head taken from `base`."""
+def new_model(task: str, base: HeadraceModel | None, seed: int = 0, **sizes: Any) -> HeadraceModel:
+    """A fresh model, with everything but its head taken from `base`. sizes: of the config, beyond the task's own."""
     torch.manual_seed(seed)
-    model = HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS)))
+    model = HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS), **sizes))
     if base is not None:
         shared = {key: value for key, value in base.state_dict().items() if not key.startswith("head.")}
         model.load_state_dict(shared, strict=False)

@@ -13,7 +13,7 @@ from streams.features import pack
 from streams.tasks.base import Result, Task
 from streams.work import Job, Work
 
-FEATURES_FORMAT = 1
+FEATURES_FORMAT = 2
 MOST_US = 2**31 - 1
 SCORED = frozenset(
     ("event_id", "user_id", "event_time", "scored_at", "release", "engine", "late", "fallback", "timings", "cut")

@@ -107,7 +107,7 @@ class _Teller:
             order_id, user_id=user, event_time=at, raised_at=at + 40, probability=chance, decision=decision,
             amount=money(amount), currency="GBP", country=country, expected_loss=round(chance * amount * 0.92 + 8, 2),
             entities=[f"{kind}:{token}" for kind, token in tokens.items()], order_partition=0, order_offset=place,
-            features_format=1, features=packed, policy_version="2025-11-20.2", rules=rules,
+            features_format=2, features=packed, policy_version="2025-11-20.2", rules=rules,
             reasons=known.get("reasons", []), contributions=[part._asdict() for part in parts],
             completeness_error=round(self.draw.uniform(0.02, 0.3), 3),
             sentences=sentences(decision, chance, parts, np.frombuffer(packed, ROW)["fields"][0], rules),

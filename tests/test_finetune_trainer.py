@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from engines.heads import FraudHead
 from engines.model import HeadraceModel
 from finetune.first import new_model
 from finetune.losses import POSITIONS, following_items, next_item_loss, positions
@@ -153,12 +152,3 @@ def test_the_texts_principal_directions_keep_what_is_alike_together():
     assert np.linalg.norm(vectors, axis=1).mean() == pytest.approx(8, rel=0.01)
     near = vectors @ vectors[0]
     assert near[:20].min() > near[20:].max()
-
-
-def test_fields_of_other_sizes_are_scaled_before_they_are_learned():
-    head = new_model("fraud", None).head
-    assert isinstance(head, FraudHead)
-    fields = torch.zeros(4, len(head.mean))
-    fields[:, 0] = torch.tensor([0.0, 0.0, 10.0, 10.0])
-    head.fit_scaling(fields)
-    assert [head.mean[0].item(), *head.scale[:2].tolist()] == [5.0, 5.0, 1.0]

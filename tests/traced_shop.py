@@ -160,7 +160,7 @@ def example(served: dict[str, Any], value: float, **fields: Any) -> dict[str, An
         "example_id": example_id(served["task"], served["target_id"], candidate or "", named, revision),
         "task": served["task"], "target_id": served["target_id"], "candidate_id": candidate, "name": named,
         "label": value, "weight": 1.0, "matured_at": NOON_MS + 10**7, "revision": revision,
-        "event_time": served["event_time"], "release": served["release"], "features_format": 1,
+        "event_time": served["event_time"], "release": served["release"], "features_format": 2,
         "features": served["features"], "user_id": served["user_id"], "source": "", "label_hash": 0,
         "observed_at": NOON_MS + 10**7, "prediction": None, "automation": [],
     } | fields  # fmt: skip

@@ -11,7 +11,7 @@ from streams.labels.joined import Joined
 from streams.tasks.automation import Look, Signs, look, signs_of
 from streams.tasks.base import Task
 
-FORMATS = frozenset({1})
+FORMATS = frozenset({1, 2})
 """Values of `features_format` that are looked at."""
 
 

@@ -9,7 +9,7 @@ from streams.features import SEQUENCE_FIELDS, unpack
 from streams.tasks.base import Task
 
 OF_THE_EVENT = frozenset({"now_value", "now_quantity"})
-_SEQUENCE = frozenset(field[0] for field in SEQUENCE_FIELDS) - OF_THE_EVENT
+_SEQUENCE = frozenset(field[0] for field in SEQUENCE_FIELDS) - OF_THE_EVENT | {"attribute_value"}
 
 
 def scalars(task: Task, features: Sequence[bytes]) -> tuple[NDArray[np.float32], list[str]]:

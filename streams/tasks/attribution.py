@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streams.features import SEQUENCE_FIELDS, Rows
 from streams.tasks.fraud import COLUMN, FIELDS
 
-HISTORY = "history"
+HISTORY, ATTRIBUTES = "history", "attributes"
 _NOW = ("now_item", "now_kind", "now_value", "now_quantity")
 
 
@@ -24,8 +24,8 @@ def _starting(*prefixes: str) -> tuple[str, ...]:
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "amount": ("amount", "top_line_share", "usual_amount", "amount_over_usual", "amount_24h"),
     "basket": ("lines", "quantity"),
-    "pace": ("orders_1h", "orders_24h", "orders_7d", "clicks_1h", "hours_since_order"),
-    "account": ("orders", "clicks", "account_hours", "is_first_event", "guest"),
+    "pace": ("orders_1h", "orders_24h", "orders_7d", "clicks_30m", "clicks_1h", "hours_since_order"),
+    "account": ("orders", "clicks", "account_hours", "hours_since_first_order", "is_first_event", "guest"),
     "card": (*_starting("card_"), "foreign_card"),
     "device": _starting("device_"),
     "address": (*_starting("address_"), "ships_elsewhere"),
@@ -33,10 +33,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "ip": _starting("ip_"),
     "payment": _starting("paid_by_"),
     "time": _starting("hour_", "weekday_"),
-    "attributes": _starting("attribute_"),
+    ATTRIBUTES: (),
     HISTORY: (),
 }
-"""Each column of `fields` is in one group; the history of events is one of its own."""
+"""Each column of `fields` is in one group; the shop's own attributes and the history of events are one each."""
 
 _COLUMNS = {name: np.array([COLUMN[field] for field in fields], np.intp) for name, fields in GROUPS.items()}
 VARIANTS = len(GROUPS) + 2
@@ -58,7 +58,9 @@ class Attribution(NamedTuple):
 
 
 def variants(row: Rows, baseline: Sequence[float]) -> Rows:
-    """(VARIANTS,) rows of one order's (1,). baseline: `fields` of an ordinary order; its history is empty."""
+    """(VARIANTS,) rows of one order's (1,). baseline: `fields` of an ordinary order; its history is empty, and
+    no attributes are given.
+    """
     ordinary = np.asarray(baseline, np.float32)
     rows = np.repeat(row, VARIANTS)
     for number, name in enumerate(GROUPS, 1):
@@ -66,6 +68,8 @@ def variants(row: Rows, baseline: Sequence[float]) -> Rows:
             rows["fields"][at, _COLUMNS[name]] = ordinary[_COLUMNS[name]]
             if name == HISTORY:
                 _forget(rows, at)
+            elif name == ATTRIBUTES:
+                rows["attribute_id"][at], rows["attribute_value"][at] = 0, 0
             elif name == "basket":
                 rows["basket"][at] = 0
             elif name == "amount":

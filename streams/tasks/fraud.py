@@ -3,22 +3,21 @@ The row holds the order's fields, the user's habits in event-time windows and wh
 and ip are known for; every one of them is a fact from before the order.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from streams.batch import KINDS, ORDERS
 from streams.events import ENTITY_FIELDS, Record, money, order_entities
 from streams.features import MINOR_UNITS, SEQUENCE_FIELDS, Inputs, Rows, Table, look_up_mean, sequence_inputs
+from streams.tasks import attributes
 from streams.tasks.base import Context, LabelRule, Result, Serving, Task, Verdict, calibrated
+from streams.tasks.codes import encoded
 from streams.tasks.exploration import Exploration
 
 BASKET_LINES = 16
-ATTRIBUTE_COLUMNS = 8
 PAYMENT_METHODS = ("card", "paypal", "bank_transfer", "invoice", "wallet", "voucher")
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
 NEVER = np.iinfo(np.int64).max
@@ -29,17 +28,17 @@ LET_THROUGH = "let through for learning, would be blocked"
 FIELDS: tuple[str, ...] = (
     *("amount", "lines", "quantity", "top_line_share", "usual_amount", "amount_over_usual"),
     *("orders", "clicks", "account_hours", "is_first_event"),
-    *("orders_1h", "orders_24h", "orders_7d", "amount_24h", "clicks_1h", "hours_since_order"),
+    *("orders_1h", "orders_24h", "orders_7d", "amount_24h", "clicks_30m", "clicks_1h"),
+    *("hours_since_first_order", "hours_since_order"),
     *(f"{name}_known" for name in ENTITY_FIELDS),
     *(f"{name}_users" for name in ENTITY_FIELDS),
     *(f"{name}_frauds" for name in ENTITY_FIELDS),
     *("foreign_card", "ships_elsewhere", "guest", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos"),
     *(f"paid_by_{name}" for name in PAYMENT_METHODS),
-    *(f"attribute_{number}" for number in range(ATTRIBUTE_COLUMNS)),
 )
 """The columns of `fields`: counts and money as log1p, shares and flags in [-1, 1]; -1 in *_known is "not given".
 
-The shop's own numbers and flags share the attribute columns by a hash of their names (Weinberger et al. 2009).
+The shop's own attributes stand beside them: streams.tasks.attributes.
 """
 COLUMN = {name: number for number, name in enumerate(FIELDS)}
 
@@ -50,7 +49,14 @@ class Fraud(Task):
     name = "fraud"
     topic = ORDERS
     schema = "fraud_score"
-    features = np.dtype([*SEQUENCE_FIELDS, ("basket", "<i4", (BASKET_LINES,)), ("fields", "<f4", (len(FIELDS),))])
+    features = np.dtype(
+        [
+            *SEQUENCE_FIELDS,
+            ("basket", "<i4", (BASKET_LINES,)),
+            ("fields", "<f4", (len(FIELDS),)),
+            *attributes.ATTRIBUTE_FIELDS,
+        ]
+    )
     labels = LabelRule(
         "fraud", 28 * 86_400, grace_s=60 * 86_400, at_once=True, sources=("chargeback",), unanswered=("block",)
     )
@@ -69,14 +75,16 @@ class Fraud(Task):
         for number, event in enumerate(events):
             items = [row_of(line["item_id"], 0) for line in event["items"][:BASKET_LINES]]
             basket[number, : len(items)] = items
-            _attribute_fields(fields[number], event)
+        attributes.fill(rows, (event["attributes"] for event in events))
         _order_fields(fields, events)
         _habit_fields(fields, context)
         _entity_fields(fields, context)
 
     def inputs(self, rows: Rows, table: Table) -> Inputs:
         return sequence_inputs(rows, table) | {
-            "fields": np.ascontiguousarray(rows["fields"]),
+            "fields": encoded(rows["fields"]),
+            "attribute_ids": np.ascontiguousarray(rows["attribute_id"]),
+            "attributes": attributes.codes(rows),
             "basket_vectors": look_up_mean(table, rows["basket"]),
         }
 
@@ -209,14 +217,6 @@ def _order_fields(fields: NDArray[np.float32], events: Sequence[Record]) -> None
     fields[:, KNOWN] = given
 
 
-def _attribute_fields(out: NDArray[np.float32], event: Record) -> None:
-    """Numbers keep their sign and are scaled as log1p of their size; texts and what is not finite are left out."""
-    for name, value in event["attributes"].items():
-        if isinstance(value, float | int) and math.isfinite(value):
-            column = COLUMN["attribute_0"] + xxhash.xxh3_64_intdigest(name.encode()) % ATTRIBUTE_COLUMNS
-            out[column] += math.copysign(math.log1p(abs(value)), value)
-
-
 def _habit_fields(fields: NDArray[np.float32], context: Context) -> None:
     """The user's own pace and size, in event time; every window ends just before the order."""
     kind_BL, time_B = context.history.kind, context.time
@@ -236,12 +236,15 @@ def _habit_fields(fields: NDArray[np.float32], context: Context) -> None:
     put("account_hours", np.maximum(age_hours, 0.0, out=age_hours))
     habits[:, ORDER_WINDOWS] = (order_age_BL[:, None] <= WINDOWS).sum(axis=2)
     put("amount_24h", ((order_age_BL <= DAY) * context.history.value).sum(axis=1) / MINOR_UNITS)
-    put("clicks_1h", (IS_CLICK.take(kind_BL) & (age_BL <= HOUR)).sum(axis=1))
+    click_age_BL = np.where(IS_CLICK.take(kind_BL), age_BL, NEVER)
+    put("clicks_30m", (click_age_BL <= HOUR // 2).sum(axis=1))
+    put("clicks_1h", (click_age_BL <= HOUR).sum(axis=1))
+    put("hours_since_first_order", np.where(order_age_BL < NEVER, order_age_BL, 0).max(axis=1) / HOUR)
     put("hours_since_order", since_order_B / HOUR)
     np.log1p(habits, out=habits)
     put("amount_over_usual", np.where(orders_B > 0, fields[:, COLUMN["amount"]] - habits[:, 0], 0.0))
     put("is_first_event", context.first_time == 0)
-    habits[since_order_B == NEVER, -1] = -1.0
+    habits[since_order_B == NEVER, -2:] = -1.0
     fields[:, HABITS] = habits
     angle = 2 * np.pi * np.array((time_B % DAY, time_B // DAY % 7)) / TURNS  # of the day, of the week
     clock = fields[:, CLOCK].T
