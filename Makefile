@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash check format lock audit clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality-smoke
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ bench-label-to-live: $(READY) ## From 27,000 orders' labels to the first score o
 
 bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep what was there? (25 minutes)
 	@$(PYTHON) -m bench.learning $(ARGS)
+
+quality: $(READY) ## How good the models are, all parts, 30 minutes; ARGS="--parts world,bandit" for some
+	@$(PYTHON) -m bench.quality $(ARGS)
 
 quality-smoke: $(READY) ## The first models against simple baselines, on later time
 	@$(PYTHON) -m bench.quality --smoke $(ARGS)

@@ -11,6 +11,7 @@ from schemas.errors import EngineError
 NOT_A_CANDIDATE = -1e9  # the catalogue bias of a row that must not be recommended
 MISSING = -(1 << 23)  # the code of a column's missing value; all others are above it
 SPARE = 12  # rows beyond the top K that are ranked again, with exact scores
+PAGE_NAMED, PAGE_SCALARS = 17, 4  # of an impression: its placement and 16 attributes; counts
 Sizes = Mapping[str, Any]  # the keys of HeadraceConfig
 
 SIZES: dict[str, int] = {
@@ -89,7 +90,14 @@ def ctr(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     context = TensorSpec("context_vectors", "float32", ("B", width))
     ads = TensorSpec("slate_vectors", "float32", ("B", slate, width))
     scalars = TensorSpec("slate_scalars", "float32", ("B", slate, sizes["slate_scalars"]))
-    return (context, ads, scalars), (TensorSpec("logit", "float32", ("B", slate)),)
+    named = TensorSpec("page_values", "float32", ("B", PAGE_NAMED))
+    ids = (
+        TensorSpec("history_ids", "int32", ("B", sizes["history"], 2)),
+        TensorSpec("slate_ids", "int32", ("B", slate, 4)),
+        TensorSpec("page_ids", "int32", ("B", PAGE_NAMED)),
+    )
+    page = TensorSpec("page_scalars", "float32", ("B", PAGE_SCALARS))
+    return (context, ads, scalars, *ids, named, page), (TensorSpec("logit", "float32", ("B", slate)),)
 
 
 SIGNATURES: dict[str, Callable[[Sizes], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]] = {

@@ -21,7 +21,7 @@ class LowRank(nn.Module):
 
 
 def adapt(model: nn.Module, parts: tuple[str, ...], rank: int) -> list[nn.Module]:
-    """Puts adapters on the linear layers of these parts; what is too small for one learns itself.
+    """Puts adapters on the linear layers of these parts; what is too small for one learns itself, biases by id too.
 
     All else is frozen. Returns what `merge` takes.
     """
@@ -29,6 +29,8 @@ def adapt(model: nn.Module, parts: tuple[str, ...], rank: int) -> list[nn.Module
     adapted: list[nn.Module] = []
     for part in parts:
         for module in list(model.get_submodule(part).modules()):
+            if isinstance(module, nn.Embedding) and module.embedding_dim <= rank:
+                module.weight.requires_grad_(True)
             if not isinstance(module, nn.Linear):
                 continue
             if module.bias is not None:

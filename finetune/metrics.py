@@ -48,6 +48,37 @@ def calibration(label: Floats, probability: Floats) -> float:
     return float(np.sum(probability)) / max(float(np.sum(label)), EPSILON)
 
 
+def gauc(label: Floats, score: Floats, group: NDArray[np.integer]) -> float:
+    """ROC-AUC within each group (a user, say), weighted by its number of events; groups of one class are left out.
+
+    Zhu et al. 2017, Optimized cost per click in Taobao display advertising, section 4. NaN where no group has both.
+    """
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=group[order][:1] - 1))
+    total = weight = 0.0
+    for part in np.split(order, starts[1:]):
+        if 0 < label[part].sum() < len(part):
+            total += len(part) * roc_auc(label[part], score[part])
+            weight += len(part)
+    return total / weight if weight else float("nan")
+
+
+def expected_calibration_error(label: Floats, probability: Floats, bins: int = 10) -> float:
+    """Mean distance of the mean prediction from the share of positives, over bins of equally many events.
+
+    Guo et al. 2017, On calibration of modern neural networks, with the equal-mass bins of Nixon et al. 2019.
+    """
+    parts = np.array_split(np.argsort(probability, kind="stable"), bins)
+    errors = [len(part) * abs(float(np.mean(probability[part]) - np.mean(label[part]))) for part in parts if len(part)]
+    return sum(errors) / len(label)
+
+
+def calibration_by_score(expected: Floats, probability: Floats, bins: int = 10) -> list[float]:
+    """Sum of predictions over the sum of what was expected (labels or true probabilities), by decile of prediction."""
+    parts = np.array_split(np.argsort(probability, kind="stable"), bins)
+    return [float(probability[part].sum()) / max(float(expected[part].sum()), EPSILON) for part in parts if len(part)]
+
+
 def rank_of(target: NDArray[np.integer], ranked_BK: NDArray[np.integer]) -> NDArray[np.int64]:
     """Position of each target in its ranked list, from 0; K where it is not in it."""
     hits = ranked_BK == target[:, None]

@@ -22,6 +22,7 @@ from engines.parity import BOUNDS, Report, outputs, parity
 from engines.probe import answered, write_probe
 from engines.releases import Release, ReleaseStore
 from engines.tables import ItemTower, VectorTable
+from finetune.cards import CARD, Make, Score, measured
 from finetune.losses import MASKED
 from finetune.problems import Asked, Finish, Problem
 from finetune.quantise import quantise
@@ -75,7 +76,7 @@ def make_release(
     int8: quantises too, calibrated on the newest that it has learned from; who serves it certifies it. Raises
     EngineError where the engine differs too much from torch, or int8 cannot be made.
     """
-    which = np.arange(problem.learning, len(problem.examples))[-HELD_ROWS:]
+    which = np.arange(problem.learning, len(problem.examples))[-problem.held_rows :]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as drafts:
         folder = Path(name)
         with timed("export"):
@@ -93,7 +94,10 @@ def make_release(
                 learned = np.arange(problem.learning)[-PARITY_ROWS:]
                 quantise(folder, description.signature, engine_inputs(problem, table, learned))
         with timed("calibrate"):
-            found = problem.finish(scored(engine, problem, table, which), which)
+            answers = scored(engine, problem, table, which)
+            found = problem.finish(answers, which)
+            said = measured(problem, answers, which, found.calibration, *asking(engine, problem, table))
+            (folder / CARD).write_text(json.dumps(said))
         metrics = {**found.metrics, "parity": certificate.as_dict()}
         if judge is not None:
             with timed("gate"):
@@ -153,6 +157,12 @@ def scored(
     parts = [which[start : start + BUCKET] for start in range(0, len(which), BUCKET)]
     found = [outputs(engine, engine_inputs(problem, table, part)) for part in parts]
     return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+
+def asking(engine: Engine, problem: Problem, table: NDArray[np.float32]) -> tuple[Make, Score]:
+    """Engine inputs of feature rows, and the engine's outputs for inputs, at most a bucket of them."""
+    shared = problem.shared_inputs(table)
+    return (lambda rows: {**problem.task.inputs(rows, table), **shared}), (lambda inputs: outputs(engine, inputs))
 
 
 def prior_of(problem: Problem) -> dict[str, float]:

@@ -7,12 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 ITEM, AD = 0, 1
 TEXT_DIMS = 384
 UNKNOWN_ROW = 0
 NOT_A_CANDIDATE = np.float32(-1e9)
+
+
+def category_number(name: str | None) -> int:
+    """1 to 65,535 for a category's name; two of 300 share one once in two shops. 0 for none."""
+    return xxhash.xxh3_64_intdigest(name.encode()) % 65_535 + 1 if name else 0
 
 
 class Catalogue:
@@ -32,6 +38,10 @@ class Catalogue:
         self._price = np.zeros(capacity, np.float32)
         self._kind = np.zeros(capacity, np.int32)
         self._available = np.zeros(capacity, np.bool_)
+        self._category = np.zeros(capacity, np.uint16)
+        self.advertised: dict[str, str] = {}
+        """What each ad advertises: item ids by ad id."""
+        self._categories: dict[tuple[int, str], int] = {}
         self._waiting: dict[tuple[int, str], tuple[float, bool]] = {}
 
     def __len__(self) -> int:
@@ -53,6 +63,11 @@ class Catalogue:
         price = self._price[: len(self)]
         return np.stack([np.log1p(price) / np.float32(5), (price > 0).astype(np.float32)], axis=1)
 
+    @property
+    def category(self) -> NDArray[np.uint16]:
+        """(rows,) the category's name as a number, 0 where none is given: see `category_number`."""
+        return self._category[: len(self)]
+
     def price(self, row: int) -> float:
         """Units of currency; 0 where unknown."""
         return float(self._price[row])
@@ -66,11 +81,18 @@ class Catalogue:
     def apply_item(self, record: Mapping[str, Any]) -> None:
         """A CatalogItem in physical types; it counts once its vector is there."""
         price = int.from_bytes(record["price"], "big", signed=True) / 10_000 if record["price"] else 0.0
+        self._categories[ITEM, record["item_id"]] = category_number(record.get("category"))
         self._set(ITEM, record["item_id"], price, record["available"])
 
     def apply_ad(self, record: Mapping[str, Any]) -> None:
         """A CatalogAd in physical types."""
-        self._set(AD, record["ad_id"], 0.0, record["active"])
+        ad, item = record["ad_id"], record.get("item_id")
+        self._categories[AD, ad] = category_number(record.get("category"))
+        if item:
+            self.advertised[ad] = item
+        else:
+            self.advertised.pop(ad, None)
+        self._set(AD, ad, 0.0, record["active"])
 
     def apply_vector(self, record: Mapping[str, Any]) -> None:
         """A CatalogVector: names the row of an item or ad, or gives it new text."""
@@ -84,6 +106,7 @@ class Catalogue:
         self._kind[row] = kind
         price, available = self._waiting.pop((kind, ident), (float(self._price[row]), bool(self._available[row])))
         self._price[row], self._available[row] = price, available
+        self._category[row] = self._categories.get((kind, ident), 0)
         self.version += 1
         self.vectors_version += 1
 
@@ -103,6 +126,7 @@ class Catalogue:
             self._price[row] = price
             self.vectors_version += 1
         self._available[row] = available
+        self._category[row] = self._categories.get((kind, ident), 0)
         self.version += 1
 
     def _append(self, ident: str) -> None:
@@ -112,6 +136,8 @@ class Catalogue:
             self._price = np.resize(self._price, size)
             self._kind = np.resize(self._kind, size)
             self._available = np.resize(self._available, size)
+            self._category = np.resize(self._category, size)
         row = len(self.ids)
         self._text[row], self._price[row], self._kind[row], self._available[row] = 0, 0, 0, False
+        self._category[row] = 0
         self.ids.append(ident)

@@ -71,6 +71,24 @@ def show(
 
 
 @app.command()
+def card(
+    context: typer.Context,
+    release: str = typer.Argument(metavar="TASK[/VERSION]", help="Without a version: the newest one."),
+) -> None:
+    """Print a release's model card, in markdown: data, figures, slices, groups, and how steady its scores are.
+
+    Examples:
+
+        headrace releases card ctr
+        headrace releases card fraud/20260131T120000-1f3a9c02 > card.md
+    """
+    store = open_store(load_settings(context))
+    from finetune.cards import card as written
+
+    print(written(opened(store, release)), end="")
+
+
+@app.command()
 def diff(
     context: typer.Context,
     old: str = typer.Argument(metavar="TASK/VERSION"),
