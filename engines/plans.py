@@ -7,6 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class Plans:
             partial.write_bytes(json.dumps(head, sort_keys=True).encode() + b"\n" + plan.data)
             os.replace(partial, self.folder / key.file)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # it may lie where nothing can
+                partial.unlink()
             raise EngineError(f"the plan cannot be kept: {error}", where=str(self.folder)) from error
 
 

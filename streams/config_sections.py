@@ -42,13 +42,7 @@ def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
 Positive = Annotated[int, Field(ge=1)]
 TopicName = Annotated[str, matching(r"[A-Za-z0-9._-]{1,249}", "up to 249 letters, digits, dots, dashes or underscores")]
 Name = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}", "a name of lower-case letters, digits and underscores")]
-Backend = Annotated[
-    str,
-    matching(
-        r"[a-z][a-z0-9_]{0,62}(:[A-Za-z0-9.:_-]{1,250})?",
-        "a name of lower-case letters, digits and underscores, and :address where it needs one",
-    ),
-]
+Backend = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}(:[A-Za-z0-9.:_-]{1,250})?", "a name, or name:address")]
 
 
 Personal = Literal[
