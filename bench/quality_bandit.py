@@ -182,7 +182,7 @@ def compared(
     for name, metric in (("auc", metrics.roc_auc), ("entropy", metrics.log_loss)):
         both = np.arange(len(label))
         low, high = metrics.bootstrap(
-            lambda y, index, metric=metric: metric(y, ours[index]) - metric(y, theirs[index]),  # type: ignore[misc]
+            lambda y, index, metric=metric: metric(y, ours[index]) - metric(y, theirs[index]),  # type: ignore[misc]  # of a lambda with a default
             label, both, draws=DRAWS,
         )  # fmt: skip
         found |= {f"{name}_difference_low": low, f"{name}_difference_high": high}

@@ -60,7 +60,7 @@ def by_slice(
     if ranked is None:
         chance = calibrated(outputs["logit"].reshape(len(which), -1)[at[example], place], calibration)
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for kind, values in slices(problem.task, problem.catalog, served, example, place).items():  # type: ignore[arg-type]
+    for kind, values in slices(problem.task, problem.catalog, served, example, place).items():  # type: ignore[arg-type]  # a mapping of what it reads
         for value in np.unique(values):
             part = values == value
             if part.sum() >= LEAST:
