@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash check format lock audit clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,9 @@ bench-features: $(READY) ## Replay to the cut of 10,000 scores: are the features
 bench-swaps: $(READY) ## Time from event to score while releases are swapped
 	@$(PYTHON) -m bench.swaps $(ARGS)
 
+bench-reproduced: $(READY) ## A thousand past scores over three releases and more again, bit by bit
+	@$(PYTHON) -m bench.reproduced $(ARGS)
+
 soak-swaps: $(READY) ## A thousand swaps in a row: does anything grow? (20 minutes)
 	@$(PYTHON) -m bench.swaps --soak 1000 $(ARGS)
 
@@ -87,14 +90,23 @@ bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep 
 quality: $(READY) ## How good the models are, all parts, 30 minutes; ARGS="--parts world,bandit" for some
 	@$(PYTHON) -m bench.quality $(ARGS)
 
-quality-smoke: $(READY) ## The first models against simple baselines, on later time
-	@$(PYTHON) -m bench.quality --smoke $(ARGS)
+quality-baskets: $(READY) ## The next basket of a real shop beside a customer's own frequencies (3 CPU minutes)
+	@$(PYTHON) -m bench.quality_baskets $(ARGS)
+
+quality-cold: $(READY) ## Customers and items that training never saw, beside what sells most (3 CPU minutes)
+	@$(PYTHON) -m bench.quality_cold $(ARGS)
+
+quality-movies: $(READY) ## MovieLens-1M, full ranking, goes on where it stopped; ARGS="--minutes 60" of CPU time
+	@$(PYTHON) -m bench.quality_movies $(ARGS)
 
 quality-cards: $(READY) ## Fraud on real cards beside LightGBM tuned for 50 trials; ARGS=--quick to see that it works
 	@$(PYTHON) -m bench.quality_cards $(ARGS)
 
 quality-tables: $(READY) ## Fraud on foreign tables of 100 columns beside LightGBM, tuned; ARGS=--quick to see that it works
 	@$(PYTHON) -m bench.quality_tables $(ARGS)
+
+quality-smoke: $(READY) ## The first models against simple baselines, on later time
+	@$(PYTHON) -m bench.quality --smoke $(ARGS)
 
 format: $(READY) ## Format the sources
 	@$(VENV)/bin/ruff check --fix .

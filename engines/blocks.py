@@ -5,6 +5,8 @@ Shape suffixes: B batch, L history length, Q queries, D width, H heads, E width 
 T text width, S scalars.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ class Block(nn.Module):
 class HistoryEncoder(nn.Module):
     """A user's events, oldest first and padded on the left, to one state each that sees no later event."""
 
-    def __init__(self, blocks: list[Block], width: int, *, kinds: int, scalars: int) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], width: int, *, kinds: int, scalars: int) -> None:
         super().__init__()
         self.vector = nn.Linear(width, width)
         self.scalar = nn.Linear(scalars, width, bias=False)
@@ -93,17 +95,61 @@ class HistoryEncoder(nn.Module):
 
 
 class ItemTower(nn.Module):
-    """Text vector, price and kind of an item or ad to its vector: a new item needs no training."""
+    """Text vector, price and kind of an item or ad to its vector: a new item needs no training.
 
-    def __init__(self, width: int, *, text: int, scalars: int, kinds: int) -> None:
+    With `buckets`, an item that training saw has a vector of its own beside: `claim` gives it one of the two buckets
+    that its id hashes to, with a check number. Whoever did not claim one adds nothing, so a new item never
+    borrows a stranger's vector.
+    """
+
+    check: Tensor
+
+    def __init__(self, width: int, *, text: int, scalars: int, kinds: int, buckets: int = 0) -> None:
         super().__init__()
+        self.scalars, self.buckets = scalars, buckets
         self.text = nn.Linear(text, width)
         self.scalar = nn.Linear(scalars, width, bias=False)
         self.kind = nn.Embedding(kinds, width)
         self.norm = nn.LayerNorm(width)
+        if buckets:
+            self.own = nn.Parameter(torch.zeros(buckets, width))
+            self.register_buffer("check", torch.full((buckets,), -1.0))
 
     def forward(self, text_NT: Tensor, scalars_NS: Tensor, kinds_N: Tensor) -> Tensor:
-        """Returns (N, D). Text vectors have length 1: scaled, an element is about 1."""
+        """Returns (N, D). Text vectors have length 1: scaled, an element is about 1.
+
+        scalars_NS: after the first `scalars` columns come three numbers of the id's hash, where there are buckets.
+        """
         text_ND = self.text(text_NT * text_NT.shape[-1] ** 0.5)
-        normed_ND: Tensor = self.norm(text_ND + self.scalar(scalars_NS) + self.kind(kinds_N))
+        x_ND = text_ND + self.scalar(scalars_NS[:, : self.scalars]) + self.kind(kinds_N)
+        if self.buckets:
+            x_ND = x_ND + self.own_vectors(scalars_NS[:, self.scalars :])
+        normed_ND: Tensor = self.norm(x_ND)
         return normed_ND
+
+    def own_vectors(self, hashes_N3: Tensor) -> Tensor:
+        """(N, D): zero for who has claimed no bucket."""
+        bucket_N2 = torch.remainder(hashes_N3[:, :2], self.buckets).to(torch.int64)
+        mine_N2 = (self.check[bucket_N2] == hashes_N3[:, 2:]).to(self.own.dtype)
+        # one look-up: the second bucket's where it is the claimed one, else the first's, times whether that is
+        bucket_N = torch.where(mine_N2[:, 1] > 0, bucket_N2[:, 1], bucket_N2[:, 0])
+        return self.own[bucket_N] * mine_N2.amax(dim=1, keepdim=True)
+
+    @torch.no_grad()
+    def claim(self, hashes_N3: Tensor, spread: float = 0.0) -> int:
+        """Gives these items a bucket each, the first come first; returns how many have one, old ones included.
+
+        spread: standard deviation of a new vector. Item by item: a catalogue once, not per event.
+        """
+        taken = 0
+        for first, second, check in hashes_N3.tolist():
+            places = [int(first % self.buckets), int(second % self.buckets)]
+            held = [float(self.check[place]) for place in places]
+            if check not in held:
+                if -1.0 not in held:
+                    continue
+                place = places[held.index(-1.0)]
+                self.check[place] = check
+                self.own[place].normal_(std=spread) if spread else self.own[place].zero_()
+            taken += 1
+        return taken

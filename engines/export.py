@@ -110,6 +110,7 @@ def quiet() -> Iterator[None]:
 
 def tower_signature(config: HeadraceConfig) -> Signature:
     text = TensorSpec("text", "float32", ("N", config.text_width))
-    scalars = TensorSpec("scalars", "float32", ("N", config.item_scalars))
+    hashes = tables.HASHES if config.item_buckets else 0
+    scalars = TensorSpec("scalars", "float32", ("N", config.item_scalars + hashes))
     kinds = TensorSpec("kinds", "int32", ("N",))
     return Signature((text, scalars, kinds), (TensorSpec("vectors", "float32", ("N", config.width)),))

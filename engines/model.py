@@ -7,6 +7,7 @@ Shape suffixes: B batch, L history length, D width.
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -14,11 +15,16 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from engines.blocks import Block, HistoryEncoder, ItemTower
 from engines.heads import HEADS, RecommendationHead
+from engines.pointwise import Pointwise
+from engines.recommendation_head import Raised
 from engines.signatures import SIZES
 from schemas.errors import EngineError, ReleaseError
 
 disable_progress_bar()  # type: ignore[no-untyped-call]  # these models load in milliseconds
 set_verbosity_error()  # type: ignore[no-untyped-call]  # what goes wrong is raised below
+
+
+Layer = Block | Pointwise
 
 
 class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # transformers' hook is untyped
@@ -40,12 +46,6 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # tran
     kinds: int = SIZES["kinds"]
     history_scalars: int = SIZES["history_scalars"]
     fields: int = SIZES["fields"]
-    slate: int = SIZES["slate"]
-    slate_scalars: int = SIZES["slate_scalars"]
-    top_k: int = SIZES["top_k"]
-    text_width: int = SIZES["text_width"]
-    item_scalars: int = SIZES["item_scalars"]
-    item_kinds: int = SIZES["item_kinds"]
     attribute_pairs: int = SIZES["attribute_pairs"]
     attribute_numbers: int = SIZES["attribute_numbers"]
     attribute_texts: int = SIZES["attribute_texts"]
@@ -56,6 +56,15 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # tran
     trees: int = SIZES["trees"]
     leaves: int = SIZES["leaves"]
     depth: int = SIZES["depth"]
+    slate: int = SIZES["slate"]
+    slate_scalars: int = SIZES["slate_scalars"]
+    top_k: int = SIZES["top_k"]
+    text_width: int = SIZES["text_width"]
+    item_scalars: int = SIZES["item_scalars"]
+    item_kinds: int = SIZES["item_kinds"]
+    item_buckets: int = SIZES["item_buckets"]
+    pointwise: int = SIZES["pointwise"]
+    own_items: int = SIZES["own_items"]
     dropout: float = 0.0
     initializer_range: float = 0.05
 
@@ -70,8 +79,9 @@ class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # the sa
         super().__init__(config)
         check(config)
         self.item_tower = ItemTower(
-            config.width, text=config.text_width, scalars=config.item_scalars, kinds=config.item_kinds
-        )
+            config.width, text=config.text_width, scalars=config.item_scalars, kinds=config.item_kinds,
+            buckets=config.item_buckets,
+        )  # fmt: skip
         blocks = [block(config) for _ in range(config.layers - 1)]
         self.history = HistoryEncoder(blocks, config.width, kinds=config.kinds, scalars=config.history_scalars)
         self.read = block(config)
@@ -97,8 +107,23 @@ class HeadraceModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # the sa
         states_BLD, mask_B11L = self.encode(inputs)
         return self.head.vectors(self.read(states_BLD, states_BLD, mask_B11L, causal=True))
 
+    def users_at(self, at_B: Tensor, at_L: Tensor, **inputs: Tensor) -> tuple[Tensor, Raised | None]:
+        """As `users`, of P positions only (P, D); and by how much each one's own items are raised, if they are."""
+        if not isinstance(self.head, RecommendationHead):
+            raise EngineError(f"a {self.config.task} model has no user vectors", expected="a recommendations model")
+        states_BLD, mask_B11L = self.encode(inputs)
+        asked_PD = self.read(states_BLD, states_BLD, mask_B11L, causal=True)[at_B, at_L]
+        raised = None
+        if self.head.own is not None:
+            scalars, items = inputs["history_scalars"][at_B], inputs["history_items"][at_B].to(torch.int64)
+            raised = self.head.own(states_BLD[at_B], asked_PD, scalars, items, at_L)
+        return self.head.vectors(asked_PD), raised
 
-def block(config: HeadraceConfig) -> Block:
+
+def block(config: HeadraceConfig) -> Layer:
+    """The layer that the config names: `pointwise` is engines.pointwise's, which has no `hidden`."""
+    if config.pointwise:
+        return Pointwise(config.width, config.heads, length=config.history, dropout=config.dropout)
     return Block(config.width, config.heads, config.hidden, length=config.history, dropout=config.dropout)
 
 

@@ -51,6 +51,7 @@ class RecommendationHead(nn.Module):
         more_BM: Tensor | float = 0.0
         if self.own is not None:
             items_BL = inputs["history_items"].to(torch.int64)
+            items_BL = items_BL * (items_BL < catalog_ND.shape[0])  # what is newer than the table reads as none
             raised = self.own(states_BLD, last_BD, inputs["history_scalars"], items_BL)
             again_BM = (rows_BM[:, :, None] == items_BL[:, None, :]).any(dim=-1)
             by_BL = torch.where(raised.by > 0, raised.by, REPEATED)

@@ -23,7 +23,6 @@ SIZES: dict[str, int] = {
     "kinds": 16,
     "history_scalars": 4,
     "fields": 1,
-    "slate": 8,
     "attribute_pairs": 96,
     "attribute_numbers": 0,
     "attribute_texts": 0,
@@ -34,11 +33,15 @@ SIZES: dict[str, int] = {
     "trees": 0,
     "leaves": 16,
     "depth": 6,
+    "slate": 8,
     "slate_scalars": 3,
     "top_k": 10,
     "text_width": 384,
     "item_scalars": 2,
     "item_kinds": 2,
+    "item_buckets": 0,
+    "pointwise": 0,
+    "own_items": 0,
 }
 """What a model has unless it says otherwise: HeadraceConfig's defaults, for those without torch."""
 
@@ -80,9 +83,12 @@ def fraud(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 def recommendations(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     k = sizes["top_k"]
+    items: tuple[TensorSpec, ...] = ()
+    if sizes.get("own_items"):
+        items = (TensorSpec("history_items", "int32", ("B", sizes["history"])),)
     catalog = TensorSpec("catalog", "float32", ("N", sizes["width"]), least=k + SPARE)
     bias = TensorSpec("catalog_bias", "float32", ("N",), least=k + SPARE, pad=NOT_A_CANDIDATE)
-    return (catalog, bias), (TensorSpec("rows", "int64", ("B", k)), TensorSpec("scores", "float32", ("B", k)))
+    return (*items, catalog, bias), (TensorSpec("rows", "int64", ("B", k)), TensorSpec("scores", "float32", ("B", k)))
 
 
 def ctr(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.model import HeadraceModel
+from engines.recommendation_head import Raised
 from finetune.trainer import Batch, Loss, TorchTable
 from streams.features import Inputs, Rows
 from streams.tasks.base import Task
@@ -56,16 +57,27 @@ def next_item_loss(task: Task, rows: Rows, target: NDArray[np.int32], bias: NDAr
     def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
         chosen = rows[batch]
         wanted = following_items(chosen, target[batch])
-        users_BLD = model.users(**tensors(task.inputs(chosen, table)))
         at_B, at_L = positions((wanted > 0) & (bias[wanted] > MASKED), rng)
+        places = (torch.from_numpy(at_B), torch.from_numpy(at_L))
+        users_PD, raised = model.users_at(*places, **tensors(task.inputs(chosen, table)))
         goals = wanted[at_B, at_L]
         pool = candidates
         if len(candidates) > CANDIDATES:
             pool = np.union1d(rng.choice(candidates, CANDIDATES, replace=False), goals)
-        scores = users_BLD[at_B, at_L] @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(bias[pool])
+        scores = users_PD @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(bias[pool])
+        if raised is not None:
+            scores = raised_in(scores, pool, raised)
         return F.cross_entropy(scores, torch.from_numpy(np.searchsorted(pool, goals)))
 
     return loss
+
+
+def raised_in(scores_PK: Tensor, pool: NDArray[np.intp], raised: Raised) -> Tensor:
+    """Scores of the rows of `pool` (ascending), with each position's own items raised where they are among them."""
+    items = raised.items.numpy()
+    place = np.minimum(np.searchsorted(pool, items), len(pool) - 1)
+    there = torch.from_numpy(pool[place] == items)
+    return scores_PK.scatter_add(1, torch.from_numpy(place), raised.by * there)
 
 
 def following_items(rows: Rows, target: NDArray[np.int32]) -> NDArray[np.int32]:

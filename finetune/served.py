@@ -25,7 +25,7 @@ from finetune.delayed import delayed_loss, delayed_platt
 from finetune.delays import Delays, arrived
 from finetune.evidence import Scores
 from finetune.examples import Examples
-from finetune.losses import CANDIDATES, MASKED, tensors
+from finetune.losses import CANDIDATES, MASKED, raised_in, tensors
 from finetune.metrics import hit_at, log_loss, ndcg_at, normalised_entropy, pr_auc, rank_of
 from finetune.problems import Finish, Outputs, Problem
 from finetune.trainer import Batch, TorchTable
@@ -214,14 +214,18 @@ class ServedItems(Served):
 
     def summed(self, model: HeadraceModel, table: TorchTable, batch: Batch, seed: int, *, training: bool) -> Sum:
         goals = self.item[batch]
-        states, mask = model.encode(tensors(self.task.inputs(self.examples.rows[batch], table)))
+        given, head = tensors(self.task.inputs(self.examples.rows[batch], table)), cast(RecommendationHead, model.head)
+        states, mask = model.encode(given)
         last = model.read(states[:, -1:], states, mask, causal=False)[:, 0]
-        users = cast(RecommendationHead, model.head).vectors(last)
         pool = self._candidates
         if len(pool) > CANDIDATES:
             drawn = np.random.default_rng(seed).choice(pool, CANDIDATES, replace=False)
             pool = np.union1d(drawn, goals[self.weight[batch] > 0])
-        scores = users @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(self._bias[pool])
+        rows = table.look_up(pool.astype(np.int32))
+        scores = head.vectors(last) @ rows.T + torch.from_numpy(self._bias[pool])
+        if head.own is not None:
+            items = given["history_items"].to(torch.int64)
+            scores = raised_in(scores, pool, head.own(states, last, given["history_scalars"], items))
         weight = torch.from_numpy(self.weight[batch])
         place = np.minimum(np.searchsorted(pool, goals), len(pool) - 1)  # of weight 0 where it is not in the pool
         each = F.cross_entropy(scores, torch.from_numpy(place), reduction="none")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engines.blocks import Block
 from engines.model import HeadraceModel
+from engines.pointwise import Pointwise
 from schemas.errors import TrainingError
 from streams.catalog import Catalogue
 
@@ -133,7 +134,7 @@ def _prepared(model: HeadraceModel, table: TorchTable, plan: Plan) -> list[nn.Pa
 def set_dropout(model: HeadraceModel, share: float) -> None:
     """In every block; a release's own dropout is 0."""
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, Block | Pointwise):
             module.dropout = share
 
 

@@ -3,6 +3,7 @@ It is a view of the compacted topics catalog.items, catalog.ads and catalog.vect
 encodes the texts, so that a row id in `served` means the same item for ever.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ class Catalogue:
         self._text = np.zeros((capacity, TEXT_DIMS), np.float32)
         self._price = np.zeros(capacity, np.float32)
         self._kind = np.zeros(capacity, np.int32)
+        self._hashes = np.zeros((capacity, 3), np.float32)
         self._available = np.zeros(capacity, np.bool_)
         self._category = np.zeros(capacity, np.uint16)
         self.advertised: dict[str, str] = {}
@@ -59,9 +61,15 @@ class Catalogue:
 
     @property
     def scalars(self) -> NDArray[np.float32]:
-        """(rows, 2): log1p(price) / 5 and whether there is a price, as the item tower reads them."""
-        price = self._price[: len(self)]
-        return np.stack([np.log1p(price) / np.float32(5), (price > 0).astype(np.float32)], axis=1)
+        """(rows, 5): log1p(price) / 5, whether there is a price, and the id as three hashes, for the item tower."""
+        price = self._price[: len(self), None]
+        facts = (np.log1p(price) / np.float32(5), (price > 0).astype(np.float32), self.hashes)
+        return np.concatenate(facts, axis=1)
+
+    @property
+    def hashes(self) -> NDArray[np.float32]:
+        """(rows, 3) whole numbers below 2^24, which float32 holds exactly."""
+        return self._hashes[: len(self)]
 
     @property
     def category(self) -> NDArray[np.uint16]:
@@ -104,6 +112,7 @@ class Catalogue:
         (self.items if kind == ITEM else self.ads)[ident] = row
         self._text[row] = np.frombuffer(record["vector"], "<f4")
         self._kind[row] = kind
+        self._hashes[row] = hashes_of(ident)
         price, available = self._waiting.pop((kind, ident), (float(self._price[row]), bool(self._available[row])))
         self._price[row], self._available[row] = price, available
         self._category[row] = self._categories.get((kind, ident), 0)
@@ -135,9 +144,17 @@ class Catalogue:
             self._text = np.resize(self._text, (size, TEXT_DIMS))
             self._price = np.resize(self._price, size)
             self._kind = np.resize(self._kind, size)
+            self._hashes = np.resize(self._hashes, (size, 3))
             self._available = np.resize(self._available, size)
             self._category = np.resize(self._category, size)
         row = len(self.ids)
         self._text[row], self._price[row], self._kind[row], self._available[row] = 0, 0, 0, False
+        self._hashes[row] = 0
         self._category[row] = 0
         self.ids.append(ident)
+
+
+def hashes_of(ident: str) -> NDArray[np.float32]:
+    """(3,) of an id's bytes: two places for a vector of its own, and a number to tell it from who shares them."""
+    digest = hashlib.blake2b(ident.encode(), digest_size=9).digest()
+    return np.frombuffer(digest, np.uint8).reshape(3, 3).astype(np.float32) @ np.array([1 << 16, 1 << 8, 1], np.float32)

@@ -110,6 +110,11 @@ def sequence_inputs(rows: Rows, table: Table) -> Inputs:
     }
 
 
+def sequence_items(rows: Rows) -> NDArray[np.int32]:
+    """(B, L) the catalogue rows of `sequence_inputs`'s tokens, 0 for none; some may be newer than the table."""
+    return _with_now(rows["item"], rows["now_item"], np.int32)
+
+
 def _with_now(history_BL: NDArray[Any], now_B: NDArray[Any] | int, dtype: type[Scalar]) -> NDArray[Scalar]:
     sequence = np.empty(history_BL.shape, dtype)
     _put_with_now(sequence, history_BL, now_B)

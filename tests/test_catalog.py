@@ -50,7 +50,7 @@ def test_rows_grow_past_the_capacity_and_keep_what_they_hold():
         catalog.apply_vector(vector("item", f"i{row}", row, fill=row))
     assert len(catalog) == 40
     assert catalog.text[:, 0].tolist() == [0.0, *range(1, 40)]
-    assert catalog.scalars.shape == (40, 2)
+    assert catalog.scalars.shape == (40, 5)
 
 
 def test_a_new_price_changes_the_vectors_version_and_availability_does_not():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from schemas.columns import Zipped
 from streams.batch import CLICKS
 from streams.events import Record
-from streams.features import SEQUENCE_FIELDS, Inputs, Rows, Table, sequence_inputs
+from streams.features import SEQUENCE_FIELDS, Inputs, Rows, Table, sequence_inputs, sequence_items
 from streams.tasks.base import Context, LabelRule, Result, Serving, Task
 
 TOP_K = 10
@@ -37,7 +37,8 @@ class Recommendation(Task):
         """Nothing: the user's history and the click itself say it all."""
 
     def inputs(self, rows: Rows, table: Table) -> Inputs:
-        return sequence_inputs(rows, table)
+        """A release that raises a user's own items reads which they are; others do not."""
+        return sequence_inputs(rows, table) | {"history_items": sequence_items(rows)}
 
     def results(
         self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: Serving
