@@ -163,7 +163,7 @@ def boosted(early: list[Shown], late: list[Shown], columns: dict[str, tuple[floa
         subsample_freq=1, colsample_bytree=0.5, cat_smooth=100, verbosity=-1, n_jobs=1, random_state=0,
     )  # fmt: skip
     model.fit(known, [line.clicked for line in early], categorical_feature=texts)
-    chance: NDArray[np.float64] = model.predict_proba(table(late))[:, 1]
+    chance: NDArray[np.float64] = np.asarray(model.predict_proba(table(late)))[:, 1]
     return chance
 
 
@@ -180,7 +180,7 @@ def compared(
     low, high = metrics.bootstrap(metrics.calibration, label, ours, draws=DRAWS)
     found |= {"calibration_low": low, "calibration_high": high}
     for name, metric in (("auc", metrics.roc_auc), ("entropy", metrics.log_loss)):
-        both = np.arange(len(label))
+        both = np.arange(len(label), dtype=np.float64)
         low, high = metrics.bootstrap(
             lambda y, index, metric=metric: metric(y, ours[index]) - metric(y, theirs[index]),  # type: ignore[misc]  # of a lambda with a default
             label, both, draws=DRAWS,

@@ -173,7 +173,7 @@ def _stretches(known: Codes, knots: int) -> tuple[Codes, Floats]:
     edges = np.unique(np.quantile(known, np.linspace(0, 1, knots + 1), method="nearest"))
     distinct = np.unique(known[:: max(1, len(known) // 10_000)])
     if len(distinct) <= knots + 1:
-        edges = np.unique(known)[: knots + 1]
+        edges = np.unique(known)[: knots + 1].astype(np.float64)
     start: Codes = np.zeros(knots, np.int32)
     width: Floats = np.zeros(knots, np.float32)
     lengths = np.diff(edges.astype(np.float64))

@@ -228,14 +228,14 @@ class Pretraining:
         for group in groups:
             self._groups = [group]
             with torch.autocast("cpu", torch.bfloat16, enabled=self._course.autocast):
-                self._loss(*self._drawn(draw)).backward()
+                self._loss(*self._drawn(draw)).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         self._groups = groups
 
     def save(self) -> None:
         """All that the next steps depend on, where there is a folder for it."""
         if self._folder is None:
             return
-        tensors = {f"weight.{name}": each.detach() for name, each in self._model.named_parameters()}
+        tensors: dict[str, Tensor] = {f"weight.{name}": each.detach() for name, each in self._model.named_parameters()}
         tensors |= {f"average.{name}": each for name, each in self._average.items()}
         tensors |= {f"kept.{name}": each for name, each in self._model.named_buffers()}
         for name, each in self._model.named_parameters():
@@ -256,8 +256,8 @@ class Pretraining:
                 self._average[name] = tensors[f"average.{name}"].clone()
                 if f"step.{name}" in tensors:
                     self._optimiser.state[each] = {moment: tensors[f"{moment}.{name}"].clone() for moment in MOMENTS}
-            for name, each in self._model.named_buffers():
-                each.copy_(tensors[f"kept.{name}"])
+            for name, buffer in self._model.named_buffers():
+                buffer.copy_(tensors[f"kept.{name}"])
         self.standing = Standing(progress.step, progress.losses[0], int(progress.losses[1]), math.nan)
 
 

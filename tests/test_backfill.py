@@ -26,7 +26,7 @@ from streams.cli.backfill import Meter
 from streams.demo.stage import environment
 from streams.history import HISTORY, history_among
 from streams.joining.deriver import Deriver
-from streams.labels.store import MemoryLabelStore
+from streams.labels.store import LabelStore
 from streams.offsets import bounds, places, read_range
 from streams.ports import free_port
 from streams.raw import RawRecord
@@ -160,7 +160,7 @@ def test_history_is_left_out_of_what_is_scored_and_the_rest_is_not():
     assert untold(make_task("recommendations"), work).tolist() == [0, 2]  # type: ignore[arg-type]  # it looks at no more
 
 
-def test_no_label_is_derived_from_history(fresh_settings, registry):
+def test_no_label_is_derived_from_history(fresh_settings, registry, tmp_path):
     settings = fresh_settings(partitions=1)
     answers = {"position": 0, "item_id": "item-1", "action": "click"}
     with closing(ConfluentRegistry(settings.registry())) as known:
@@ -170,7 +170,8 @@ def test_no_label_is_derived_from_history(fresh_settings, registry):
             value = encode(click(event_id=event_id, **answers, request_id=event_id))
             producer.produce(settings.topics.clicks, value, b"user-1", 0, headers=headers)
         assert producer.flush(30) == 0
-        deriver = Deriver(settings, known, {}, 0, MemoryLabelStore())
+        store = LabelStore(tmp_path / "labels")
+        deriver = Deriver(settings, known, {}, 0, store)
         deriver.open(NOON_MS)
         made = sum(deriver.step(NOON_MS + n) for n in range(20))
         deriver.close()

@@ -107,14 +107,17 @@ def test_more_attributes_than_fit_are_left_out():
 def head() -> CtrHead:
     torch.manual_seed(0)
     model = HeadraceModel(HeadraceConfig(task="ctr", width=WIDTH, heads=2, hidden=32))
-    model.head.interests.begin(0.1, (KINDS["impression"],))
-    return model.head
+    made = model.head
+    assert isinstance(made, CtrHead)
+    made.interests.begin(0.1, (KINDS["impression"],))
+    return made
 
 
 def shares(*args, **how) -> list[list[float]]:
     """Of each of two ads: the share of the history that is its item, and its category."""
     with torch.inference_mode():
-        return head().interests(tensors(inputs_of(*args, **how)))[0, :2, :2].tolist()
+        found: list[list[float]] = head().interests(tensors(inputs_of(*args, **how)))[0, :2, :2].tolist()
+    return found
 
 
 def test_what_the_user_looked_at_last_counts_most_and_shares_are_parts_of_one():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines import ahead, compiled
+from engines import compiled
 from engines.ahead import compiled_ahead
 from engines.compiled import Build, load_blob
 from engines.openvino import OpenVinoEngine
@@ -25,7 +25,7 @@ HOW: dict[str, Any] = {"precision": "f32", "buckets": (1, 4), "threads": 1}
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A script in place of the process that compiles."""
     script = tmp_path / "python"
-    monkeypatch.setattr(ahead.sys, "executable", str(script))
+    monkeypatch.setattr(sys, "executable", str(script))
     return script
 
 

@@ -29,7 +29,7 @@ LENGTH, ROWS = SMALL["history"], 50
 def recommender(**sizes: int) -> HeadraceModel:
     torch.manual_seed(3)
     made: HeadraceModel = HeadraceModel(HeadraceConfig(**{**OWN, **sizes}))
-    made.eval()  # type: ignore[no-untyped-call]  # transformers wraps torch's without types
+    made.eval()
     return made
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,14 @@ def rounds(users: int = 40, seed: int = 0) -> Sequences:
 
 def model(**sizes: int) -> HeadraceModel:
     torch.manual_seed(0)
-    small = {"width": 16, "heads": 2, "hidden": 32, "history": HISTORY, "item_buckets": 64, "pointwise": 1}
+    small: dict[str, Any] = {
+        "width": 16,
+        "heads": 2,
+        "hidden": 32,
+        "history": HISTORY,
+        "item_buckets": 64,
+        "pointwise": 1,
+    }
     return HeadraceModel(HeadraceConfig(task="recommendations", **{**small, **sizes}))
 
 
@@ -106,9 +114,11 @@ def test_what_cannot_be_learned_from_is_refused(catalog: Catalogue) -> None:
     sequences = rounds()
     lonely = Sequences(
         np.arange(4),
-        *(column[:3] for column in (sequences.item, sequences.kind)),
+        sequences.item[:3],
+        sequences.kind[:3],
         np.zeros(3, np.int64),
-        *(column[:3] for column in (sequences.value, sequences.quantity)),
+        sequences.value[:3],
+        sequences.quantity[:3],
     )
     with pytest.raises(TrainingError, match="two events"):
         Pretraining(model(), catalog, bias(), lonely, QUICK)
@@ -124,7 +134,8 @@ class Shoppers:
     def __init__(self, catalog: Catalogue, users: int = 30, orders: int = 5) -> None:
         draw = np.random.default_rng(0)
         self.catalog, self._baskets = catalog, []
-        item, kind, time, opening, customer, when = [], [], [], [], [], []
+        item: list[int] = []
+        kind, time, opening, customer, when = ([] for _ in range(5))
         start = [0]
         for user in range(users):
             for number in range(orders):

@@ -78,7 +78,7 @@ class ClickThrough(Task):
         slate = [ad for event in events for ad in event["slate"]]
         ids = [ad["ad_id"] for ad in slate]
         ad_rows = np.array([ads(ident, 0) for ident in ids], np.int32)
-        item_rows = np.array([items(advertised(ident), 0) for ident in ids], np.int32)
+        item_rows = np.array([items(advertised(ident, ""), 0) for ident in ids], np.int32)
         own, of_item = catalog.category[ad_rows], catalog.category[item_rows]
         rows["ad"][real_BA], rows["ad_item"][real_BA] = ad_rows, item_rows
         rows["ad_category"][real_BA] = np.where(own > 0, own, of_item)
@@ -124,7 +124,7 @@ class ClickThrough(Task):
         return _result({**score, "slate": score["ads"]}, [ad["probability"] for ad in score["ads"]])
 
 
-def slate_inputs(rows: Rows) -> Inputs:
+def slate_inputs(rows: Rows) -> dict[str, NDArray[np.int32]]:
     """history_ids (B, L, 2): item and category of each event, the page's own last, as in the sequence. slate_ids
     (B, C, 4): the ad's bucket, its item, its category, its position.
     """
