@@ -3,6 +3,7 @@ What cannot be served as it was trained is refused here.
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Engine
+from engines.certified import SAFER
 from engines.eager import EagerEngine
 from engines.export import export
 from engines.model import HeadraceModel
@@ -26,6 +28,9 @@ from finetune.cards import CARD, Make, Score, measured
 from finetune.losses import MASKED
 from finetune.problems import Asked, Finish, Problem
 from finetune.quantise import quantise
+from schemas.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 PARITY_ROWS = 512
 HELD_ROWS = 4096
@@ -74,7 +79,7 @@ def make_release(
     """Publishes the model, with what the newest held-out examples say of it as the compiled engine scores them.
 
     int8: quantises too, calibrated on the newest that it has learned from; who serves it certifies it. Raises
-    EngineError where the engine differs too much from torch, or int8 cannot be made.
+    EngineError where the engine differs too much from torch in f32 too, or int8 cannot be made.
     """
     which = np.arange(problem.learning, len(problem.examples))[-problem.held_rows :]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as drafts:
@@ -84,11 +89,8 @@ def make_release(
                 (folder / PRIOR).write_text(json.dumps(prior_of(problem)))
             description = export(model, folder, trained=trained)
             draft = ReleaseStore(drafts).publish(problem.name, folder, description)
-        with timed("compile"):
-            engine = OpenVinoEngine(draft, precision=PRECISION, buckets=(BUCKET,), threads=threads)
-        with timed("parity"):
-            table = vector_table(problem, draft)
-            certificate = compare(problem, draft, engine, table, which, folder, threads)
+        table = vector_table(problem, draft)
+        engine, certificate = certified(problem, draft, table, which, folder, threads, timed)
         if int8:
             with timed("quantise"):
                 learned = np.arange(problem.learning)[-PARITY_ROWS:]
@@ -107,6 +109,26 @@ def make_release(
         final = description.model_copy(update={key: value for key, value in described.items() if value})
         with timed("publish"):
             return store.publish(problem.name, folder, final)
+
+
+def certified(
+    problem: Problem, draft: Release, table: NDArray[np.float32], which: NDArray[np.intp], folder: Path,
+    threads: int, timed: Timed,
+) -> tuple[Engine, Report]:  # fmt: skip
+    """The engine that the release is measured with: in bf16, or where that is too far from torch, in f32."""
+    precision = PRECISION
+    while True:
+        with timed("compile"):
+            engine = OpenVinoEngine(draft, precision=precision, buckets=(BUCKET,), threads=threads)
+        try:
+            with timed("parity"):
+                return engine, compare(problem, draft, engine, table, which, folder, threads)
+        except EngineError as error:
+            engine.close()
+            if precision not in SAFER:
+                raise
+            log.warning("%s is measured in %s, not in %s: %s", problem.name, SAFER[precision], precision, error)
+            precision = SAFER[precision]
 
 
 def compare(

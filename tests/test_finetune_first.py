@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engines.parity import BOUNDS, Bounds
 from engines.releases import ReleaseStore
 from engines.slot import load
 from finetune.first import PLANS, first_releases, train
 from finetune.history import Recording, catalogue_from, replay
 from finetune.labels import Labels
 from finetune.problems import PROBLEMS, Fraud
-from schemas.errors import TrainingError
+from schemas.errors import EngineError, TrainingError
 from streams.sources.world import World, WorldConfig
 from streams.tasks import make_task
 from streams.tasks.base import Serving
@@ -69,6 +70,19 @@ def test_three_releases_are_trained_and_can_be_served(shop, tmp_path):
     assert settings["recommendations"]["popular"][0] in catalog.items
     prior = json.loads((releases["recommendations"].folder / "prior.json").read_text())
     assert prior.keys() <= catalog.items.keys()
+
+
+def test_where_bf16_is_too_far_from_torch_a_release_is_measured_in_f32(recording, shop, tmp_path, monkeypatch, caplog):
+    nothing = Bounds(max_difference=0, mean_difference=0, rank_correlation=1, flips=0, overlap=1)
+    monkeypatch.setitem(BOUNDS, "bf16", nothing)
+    plans = {"ctr": FEW["ctr"]}
+    release = train(recording, shop[1], ReleaseStore(tmp_path), plans=plans)["ctr"]
+    assert release.manifest.metrics["parity"]["precision"] == "f32"
+    assert "ctr is measured in f32, not in bf16" in caplog.text
+    monkeypatch.setitem(BOUNDS, "f32", nothing)
+    with pytest.raises(EngineError, match="the engine differs from the oracle"):
+        train(recording, shop[1], ReleaseStore(tmp_path / "none"), plans=plans)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_newest_examples_do_not_train(recording, shop):
