@@ -180,10 +180,9 @@ def compared(
     low, high = metrics.bootstrap(metrics.calibration, label, ours, draws=DRAWS)
     found |= {"calibration_low": low, "calibration_high": high}
     for name, metric in (("auc", metrics.roc_auc), ("entropy", metrics.log_loss)):
-        both = np.arange(len(label), dtype=np.float64)
         low, high = metrics.bootstrap(
-            lambda y, index, metric=metric: metric(y, ours[index]) - metric(y, theirs[index]),  # type: ignore[misc]  # of a lambda with a default
-            label, both, draws=DRAWS,
+            lambda y, both, metric=metric: metric(y, both[:, 0]) - metric(y, both[:, 1]),  # type: ignore[misc]  # a default
+            label, np.stack([ours, theirs], axis=1), draws=DRAWS,
         )  # fmt: skip
         found |= {f"{name}_difference_low": low, f"{name}_difference_high": high}
     found["auc_behind_lightgbm"] = max(0.0, -found["auc_difference_high"])
