@@ -48,7 +48,7 @@ def click(number: int, place: int) -> dict[str, Any]:
     return {
         "label_id": f"{number:031x}{place}", "task": "ctr", "target_id": target(number), "name": "click",
         "candidate_id": impression(number)["candidates"][place], "value": 1.0, "source": "derived",
-        "observed_at": START_MS + number + 60_000, "revision": 0,
+        "observed_at": START_MS + number + 60_000, "revision": 0, "withdrawn": False,
     }  # fmt: skip
 
 

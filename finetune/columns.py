@@ -38,7 +38,7 @@ class Fitted:
 
 def fit(rows: Rows, label: Floats) -> Fitted:
     """Of (N,) training rows in time order."""
-    ids, values = rows["attribute_id"], rows["attribute_value"]
+    ids, values = rows["attribute_id"].astype(np.int32), rows["attribute_value"]
     names = _names(ids, values)
     numbers, texts = [name for name in names if name % 2 == 0], [name for name in names if name % 2]
     start: list[int] = []

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 
 from engines.export import export
+from engines.fraud_head import FraudHead
 from engines.model import HeadraceConfig, HeadraceModel
 from engines.releases import Release, ReleaseStore
+from finetune.columns import fit_scaling
 from finetune.examples import Examples, examples_of
 from finetune.incremental import Fitted, Recipe, Told, fit
 from finetune.served import SERVED, Served
 from streams.catalog import Catalogue
 from streams.features import HISTORY_LENGTH, Rows, pack
 from streams.tasks import make_task
+from streams.tasks.codes import encoded
 from streams.tasks.fraud import FIELDS
 
 ITEMS, ADS = 40, 12
@@ -46,7 +49,11 @@ def small_catalog() -> Catalogue:
 def small_model(task: str, seed: int = 0) -> HeadraceModel:
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {"width": 16, "heads": 2, "hidden": 32}
-    return HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS), **sizes))
+    model = HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS), **sizes))
+    if isinstance(model.head, FraudHead):  # as a first training leaves it
+        seen = np.random.default_rng(0).standard_normal((2000, len(FIELDS)), np.float32)
+        fit_scaling(model.head.scaling, encoded(seen))
+    return model
 
 
 def small_release(model: HeadraceModel, store: ReleaseStore) -> Release:

@@ -108,7 +108,7 @@ def test_examples_in_two_parts_merge_to_what_they_are_at_once(revisions, cut):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"features_format": 2}, "features_format 2.*expected one of 1"),
+        ({"features_format": 9}, "features_format 9.*expected one of 1, 2"),
         ({"features": ROW[:-1]}, f"features of {len(ROW) - 1} bytes.*expected {len(ROW)} bytes"),
         ({"label": float("nan")}, "label nan"),
         ({"label": 1.5}, "label 1.5"),

@@ -46,7 +46,7 @@ def made_by(rows: np.ndarray, label: np.ndarray) -> tuple[Columns, columns.Fitte
     columns.put(made, fitted.buffers)
     inputs = {
         "fields": encoded(rows["fields"]),
-        "attribute_ids": rows["attribute_id"].copy(),
+        "attribute_ids": rows["attribute_id"].astype(np.int32),
         "attributes": codes_of(rows),
     }
     found = torch.cat(made({name: torch.from_numpy(each) for name, each in inputs.items()}), dim=-1)
@@ -73,7 +73,7 @@ def test_a_category_that_was_never_seen_is_none_that_was():
     new = rows_of([{"t": f"new{number}"} for number in range(500)])
     inputs = {
         "fields": encoded(new["fields"]),
-        "attribute_ids": new["attribute_id"].copy(),
+        "attribute_ids": new["attribute_id"].astype(np.int32),
         "attributes": codes_of(new),
     }
     unseen = torch.cat(made({name: torch.from_numpy(each) for name, each in inputs.items()}), dim=-1)

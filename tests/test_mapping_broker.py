@@ -108,7 +108,7 @@ def test_poison_is_a_dead_letter_with_its_bytes_and_stops_nothing(settings, orde
     assert any("amount, mapped from total.minor" in letter["message"] for letter in letters)
 
 
-def test_a_mended_mapping_brings_dead_letters_home(settings, orders, tmp_path):
+def test_a_mended_mapping_brings_dead_letters_home(settings, orders, tmp_path, logging_as_it_was):
     topic, path = orders
     produce(settings, topic, as_json(order(1, total={"minor": 5, "currency": "pounds"})))
     assert carry(settings, path, start="beginning").bad == Counter(out_of_range=1)

@@ -4,7 +4,6 @@ leave it.
 """
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import IO
 
@@ -121,7 +121,7 @@ UV = "pip install --no-deps --only-binary :all: --no-progress"
 
 def _download_command(wheel: str, target: Path) -> list[str]:
     """Without pip, `uv` unpacks into a folder of its own: the environment stays as it is."""
-    if importlib.util.find_spec("pip"):
+    if PathFinder.find_spec("pip"):  # not importlib's: setuptools hooks into that, and warns
         patience = ["--timeout", str(CONNECT_TIMEOUT_S), "--retries", "1"]
         return [sys.executable, *PIP.split(), *patience, "--dest", str(target), wheel]
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

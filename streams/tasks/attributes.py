@@ -24,7 +24,7 @@ LONGEST = 1024
 """Characters of a text that count."""
 
 ATTRIBUTE_FIELDS: list[tuple[str, str, tuple[int]]] = [
-    ("attribute_id", "<i4", (CAPACITY,)),  # 0: nothing more is given
+    ("attribute_id", "<u4", (CAPACITY,)),  # 0: nothing more is given
     ("attribute_value", "<f4", (CAPACITY,)),
 ]
 
@@ -66,7 +66,7 @@ def fill(rows: Rows, given: Iterable[Mapping[str, Any]]) -> None:
     """Writes one mapping of attributes a row. Of more than CAPACITY those with the largest ids are left out: the same
     ones in each row.
     """
-    ids: NDArray[np.int32] = rows["attribute_id"]
+    ids: NDArray[np.uint32] = rows["attribute_id"]
     values: NDArray[np.float32] = rows["attribute_value"]
     for number, attributes in enumerate(given):
         if attributes and (found := pairs(attributes)):

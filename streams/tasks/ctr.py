@@ -52,7 +52,7 @@ class ClickThrough(Task):
             ("context_category", "<u2"),
             ("ad_category", "<u2", (MAX_SLATE,)),
             ("ad_item", "<i4", (MAX_SLATE,)),  # catalogue rows of what the ads advertise, 0 unknown
-            ("attribute_id", "<i4", (ATTRIBUTES,)),  # pairs as in streams.tasks.attributes
+            ("attribute_id", "<u4", (ATTRIBUTES,)),  # pairs as in streams.tasks.attributes
             ("attribute_value", "<f4", (ATTRIBUTES,)),
         ]
     )

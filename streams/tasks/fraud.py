@@ -83,7 +83,7 @@ class Fraud(Task):
     def inputs(self, rows: Rows, table: Table) -> Inputs:
         return sequence_inputs(rows, table) | {
             "fields": encoded(rows["fields"]),
-            "attribute_ids": np.ascontiguousarray(rows["attribute_id"]),
+            "attribute_ids": rows["attribute_id"].astype(np.int32),
             "attributes": attributes.codes(rows),
             "basket_vectors": look_up_mean(table, rows["basket"]),
         }
