@@ -100,9 +100,10 @@ class Scaling(nn.Module):
         self.register_buffer("misses", torch.zeros(columns))
 
     def forward(self, columns_BC: Tensor) -> Tensor:
-        """(B, C K + C), in [-1, 1]."""
+        """(B, C K + C), in [-1, 1]; 0 for a stretch that is not there, so that constants add up to nothing."""
         missing_BC = columns_BC == MISSING
         known_BC = torch.where(missing_BC, self.middle, columns_BC)
         passed_BCK = ((known_BC[..., None] - self.knots).to(self.width.dtype) * self.width).clamp(0.0, 1.0)
         marks_BC = missing_BC.to(self.width.dtype) * self.misses
-        return torch.cat([2 * passed_BCK.flatten(1) - 1, marks_BC], dim=-1)
+        centred_BCK = (2 * passed_BCK - 1) * torch.sign(self.width)
+        return torch.cat([centred_BCK.flatten(1), marks_BC], dim=-1)

@@ -51,7 +51,8 @@ def small_model(task: str, seed: int = 0) -> HeadraceModel:
     sizes: dict[str, Any] = {"width": 16, "heads": 2, "hidden": 32}
     model = HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS), **sizes))
     if isinstance(model.head, FraudHead):  # as a first training leaves it
-        seen = np.random.default_rng(0).standard_normal((2000, len(FIELDS)), np.float32)
+        seen, draw = np.zeros((2000, len(FIELDS)), np.float32), np.random.default_rng(0)
+        seen[:, AMOUNT], seen[:, WAY] = draw.standard_normal(2000), draw.choice((-1, 1), 2000)
         fit_scaling(model.head.scaling, encoded(seen))
     return model
 
