@@ -6,6 +6,7 @@ used in training only: what serves is the graph.
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import lightgbm as lgb
@@ -16,13 +17,15 @@ from engines.signatures import MISSING
 
 Floats = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
+STARTS = (0.4, 0.6, 0.8)
+"""Shares of the examples: what comes before each grows trees, and what comes until the next judges them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
     """How trees are grown: few leaves, a share of columns and rows each, and strong shrinkage of what rare leaves say.
 
-    Growing ends where later examples have not gained for `patience` trees.
+    How many is found on later examples, and at least `least_trees`: of few positives the log loss is mostly noise.
     """
 
     trees: int = 300
@@ -33,7 +36,7 @@ class Growth:
     rows: float = 0.8
     l2: float = 10.0
     least: int = 20
-    patience: int = 40
+    least_trees: int = 50
     threads: int = 1
 
     def options(self, seed: int) -> dict[str, Any]:
@@ -46,21 +49,38 @@ class Growth:
         }  # fmt: skip
 
 
-def grow(
-    columns: NDArray[np.int32], label: Floats, growth: Growth, seed: int = 0, *, rounds: int = 0, stop: float = 0.15
-) -> lgb.Booster:
-    """Trees on (N, M) codes in time order. rounds: exactly so many; 0 to find out on the newest `stop` of them."""
+def grow(columns: NDArray[np.int32], label: Floats, growth: Growth, seed: int = 0, *, rounds: int = 0) -> lgb.Booster:
+    """Trees on all of (N, M) codes in time order. rounds: exactly so many; 0 to find out by `rounds_of`."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options, x = growth.options(seed), np.where(columns == MISSING, np.nan, columns.astype(np.float64))
-    if rounds:
-        return lgb.train(options, lgb.Dataset(x, label), rounds)
-    cut = max(1, round(len(label) * (1 - stop)))
-    if not (0 < label[:cut].sum() < cut and 0 < label[cut:].sum() < len(label) - cut):
-        return lgb.train(options, lgb.Dataset(x, label), growth.trees // 3)
-    early = lgb.Dataset(x[:cut], label[:cut])
-    late = lgb.Dataset(x[cut:], label[cut:], reference=early)
-    stopping = lgb.early_stopping(growth.patience, verbose=False)
-    return lgb.train(options, early, growth.trees, valid_sets=[late], callbacks=[stopping])
+    x = np.where(columns == MISSING, np.nan, columns.astype(np.float64))
+    rounds = rounds or rounds_of(x, label, growth, seed)
+    return lgb.train(growth.options(seed), lgb.Dataset(x, label), rounds)
+
+
+def rounds_of(x: NDArray[np.float64], label: Floats, growth: Growth, seed: int = 0) -> int:
+    """How many trees have the least log loss on later examples, over all of `STARTS`: one span alone has so few
+    positives that it may well ask for a single tree. A third of the most where no span has both classes.
+    """
+    lost: list[Floats] = []
+    weight: list[int] = []
+    for start, end in pairwise(round(len(label) * share) for share in (*STARTS, 1.0)):
+        if 0 < label[:start].sum() < start and 0 < label[start:end].sum() < end - start:
+            lost.append(_lost(x[:end], label[:end], start, growth, seed))
+            weight.append(end - start)
+    if not lost:
+        return max(1, growth.trees // 3)
+    best = 1 + int(np.average(lost, axis=0, weights=weight).argmin())
+    return min(max(best, growth.least_trees), growth.trees)
+
+
+def _lost(x: NDArray[np.float64], label: Floats, start: int, growth: Growth, seed: int) -> Floats:
+    """(trees,) log loss of the examples from `start` on after each tree that the earlier ones grow."""
+    early = lgb.Dataset(x[:start], label[:start])
+    late = lgb.Dataset(x[start:], label[start:], reference=early)
+    told: dict[str, dict[str, list[float]]] = {}
+    recording = lgb.record_evaluation(told)
+    lgb.train(growth.options(seed), early, growth.trees, valid_sets=[late], valid_names=["late"], callbacks=[recording])
+    return np.array(told["late"]["binary_logloss"], np.float32)
 
 
 def arrays(booster: lgb.Booster, leaves: int, columns: int) -> Arrays:
