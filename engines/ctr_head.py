@@ -106,7 +106,8 @@ class Interests(nn.Module):
         empty_BL1 = (kinds_BL == 0)[..., None]
         weight_BHL = torch.softmax(scores_BLH.masked_fill(empty_BL1, MASKED), dim=1).transpose(1, 2)
         same_BC2L = slate_BC4[:, :, 1:3, None] == ids_BL2.transpose(1, 2)[:, None]
-        same_BC2L = (same_BC2L & (slate_BC4[:, :, 1:3, None] > 0)).to(weight_BHL.dtype)
+        real_BC2L = (slate_BC4[:, :, 1:3, None] > 0) & (kinds_BL > 0)[:, None, None]
+        same_BC2L = (same_BC2L & real_BC2L).to(weight_BHL.dtype)
         alike_BCHL = torch.cat([same_BC2L, self.alike(inputs)], dim=2)
         return (alike_BCHL * weight_BHL[:, None]).sum(dim=-1)
 
@@ -120,7 +121,8 @@ class Interests(nn.Module):
 
     def alike(self, inputs: Inputs) -> Tensor:
         """(B, C, LIKE, L) from 0 to 1."""
-        slate_BCD, events_BLD = inputs["slate_vectors"], inputs["history_vectors"]
+        slate_BCD, real_BL1 = inputs["slate_vectors"], (inputs["history_kinds"] > 0)[..., None]
+        events_BLD = inputs["history_vectors"] * real_BL1.to(slate_BCD.dtype)  # of no event, all padding counts alike
         batch, ads, length = slate_BCD.shape[0], slate_BCD.shape[1], events_BLD.shape[1]
         ad_BHCE = F.normalize(self.ad(slate_BCD).view(batch, ads, LIKE, SIMILAR), dim=-1).transpose(1, 2)
         event_BHLE = F.normalize(self.event(events_BLD).view(batch, length, LIKE, SIMILAR), dim=-1).transpose(1, 2)

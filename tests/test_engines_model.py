@@ -66,6 +66,8 @@ def test_what_stands_on_the_padding_changes_nothing() -> None:
         noisy = {name: tensor.clone() for name, tensor in given.items()}
         noisy["history_vectors"][padding] = 7.0
         noisy["history_scalars"][padding] = -3.0
+        if "history_ids" in noisy:
+            noisy["history_ids"][padding] = given["slate_ids"][:, :1, 1:3].expand_as(noisy["history_ids"])[padding]
         for name, tensor in run(model(task), noisy).items():
             torch.testing.assert_close(tensor, run(model(task), given)[name])
 
