@@ -37,7 +37,7 @@ def draw(story: Story, folder: Path, title: str) -> tuple[Path, Path] | None:
     axes.set_title("\n".join(wrap(title, 120)), fontsize=8, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="center left", frameon=False)
+        axes.legend(loc="center left", bbox_to_anchor=(0, 0.25), frameon=False)
     figure.autofmt_xdate()
     png, page = folder / "story.png", folder / "story.html"
     figure.savefig(png)
