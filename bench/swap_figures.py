@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.latency import quantiles
 from bench.testbed import say
 
-PARTS = ("build", "certify", "warm", "shadow", "flip")
+PARTS = ("build", "warm", "shadow", "flip")
 
 
 @dataclass(slots=True)

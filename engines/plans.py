@@ -18,7 +18,7 @@ from schemas.errors import EngineError
 
 MOST_ROWS = 1 << 18  # of a catalogue, in one plan
 USUAL_ROWS = 4096
-TODO = "remove the file: it is built anew"
+REMEDY = "remove the file: it is built anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +63,14 @@ class Plans:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"the plan cannot be read: {error!r}", where=str(path), todo=TODO) from error
+            raise EngineError(f"the plan cannot be read: {error!r}", where=str(path), todo=REMEDY) from error
         for name, value in asdict(key).items():
             if found[name] != (list(value) if isinstance(value, tuple) else value):
                 raise EngineError(
-                    f"the plan is for {name} {found[name]}", where=str(path), expected=str(value), todo=TODO
+                    f"the plan is for {name} {found[name]}", where=str(path), expected=str(value), todo=REMEDY
                 )
         if hashlib.sha256(data).hexdigest() != digest:
-            raise EngineError("the plan was changed or cut short", where=str(path), todo=TODO)
+            raise EngineError("the plan was changed or cut short", where=str(path), todo=REMEDY)
         return Plan(data, weights)
 
     def put(self, key: PlanKey, plan: Plan) -> None:

@@ -16,7 +16,7 @@ from engines.triton_repository import PRECISION, VERSION, model_name
 from schemas.errors import EngineError
 
 TIMEOUT_S = 10.0
-TODO = "check that the server runs and has the release (python -m engines.triton_repository)"
+REMEDY = "check that the server runs and has the release (python -m engines.triton_repository)"
 
 
 class TritonEngine(Engine):
@@ -40,7 +40,7 @@ class TritonEngine(Engine):
         except InferenceServerException as error:
             self.close()
             raise EngineError(
-                f"the model {self._model} is not served: {error.message()}", where=self._where, todo=TODO
+                f"the model {self._model} is not served: {error.message()}", where=self._where, todo=REMEDY
             ) from error
         self.target = f"{found.platform} on {server.name} {server.version} at {address}"
         try:
@@ -64,7 +64,7 @@ class TritonEngine(Engine):
         for spec in self.signature.outputs:
             array = found[spec.name]
             if array is None or array.shape != spec.shape(bucket) or array.dtype != spec.dtype:
-                raise EngineError(f"the answer has no {spec.name!r} of its shape", where=self._where, todo=TODO)
+                raise EngineError(f"the answer has no {spec.name!r} of its shape", where=self._where, todo=REMEDY)
         return found
 
     def _take(self, name: str, array: Array) -> None:
@@ -92,5 +92,5 @@ def check_metadata(found: Any, signature: Signature, where: str) -> None:
             if served.get(spec.name) != expected:
                 raise EngineError(
                     f"the served model's {spec.name!r} is {served.get(spec.name, 'missing')}",
-                    where=where, expected=f"{expected[0]} {expected[1]}", todo=TODO,
+                    where=where, expected=f"{expected[0]} {expected[1]}", todo=REMEDY,
                 )  # fmt: skip

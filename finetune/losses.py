@@ -1,4 +1,4 @@
-"""What each task is trained to do: cross-entropies over feature rows, one function a task.
+"""Losses over feature rows, of clicks and of the next item; fraud's stands with its networks, in `finetune/fraud.py`.
 Each is made once from the training rows and their labels, and called with a batch of their numbers.
 """
 
@@ -22,16 +22,6 @@ MASKED = -1e8  # a bias below this is no candidate
 def tensors(inputs: Inputs) -> dict[str, Tensor]:
     """Task inputs as tensors; what came from a TorchTable is one already."""
     return {name: value if isinstance(value, Tensor) else torch.from_numpy(value) for name, value in inputs.items()}
-
-
-def fraud_loss(task: Task, rows: Rows, label: NDArray[np.float32]) -> Loss:
-    """Binary cross-entropy of the order's logit; `label` (B,)."""
-
-    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
-        logit = model(**tensors(task.inputs(rows[batch], table)))["logit"]
-        return F.binary_cross_entropy_with_logits(logit, torch.from_numpy(label[batch]))
-
-    return loss
 
 
 def slate_loss(task: Task, rows: Rows, label: NDArray[np.float32], shown: NDArray[np.float32]) -> Loss:

@@ -10,9 +10,7 @@ import numpy as np
 
 from bench.scoring import SETTINGS, Feed, make_scorer
 from engines.base import Array, Arrays
-from engines.manifest import FileEntry
 from engines.null import NullEngine, null_release, null_tower
-from engines.probe import PROBE
 from engines.slot import Loaded
 from engines.turns import Turns
 from schemas.errors import EngineError, ReleaseError
@@ -69,7 +67,7 @@ class SwapShop:
         self.made: dict[str, ToldEngine] = {}
         self.answers: dict[str, float] = {}
         self.broken: set[str] = set()
-        self.certified: set[str] = set()
+        self.uncertified: set[str] = set()
         self.opened: list[str] = []
         self.failures: list[BaseException] = []
         self.builds, self.engines, self.metrics = Later(), Turns(), Metrics()
@@ -154,9 +152,10 @@ class SwapShop:
         self.opened.append(version)
         if version in self.broken:
             raise ReleaseError(f"no release {task}/{version}", where="the test")
+        if version in self.uncertified:
+            raise EngineError("the engine differs from the oracle", where="the test")
         source = null_release(task, fields=len(FIELDS))
-        files = {PROBE: FileEntry(size=1, sha256="0" * 64)} if version in self.certified else {}
-        source = replace(source, manifest=source.manifest.model_copy(update={"version": version, "files": files}))
+        source = replace(source, manifest=source.manifest.model_copy(update={"version": version}))
         engine = self.made[version] = ToldEngine(source, precision="f32", buckets=(1, 8, 64), threads=1)
         engine.logit = self.answers.get(version, 0.0)
         loaded = Loaded(source, engine, null_tower())

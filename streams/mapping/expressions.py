@@ -60,7 +60,7 @@ def expression(text: str, where: str) -> tuple[Get, str]:
     def get(here: Any, message: Message) -> Any:
         try:
             known = environment.Activation({name: _GIVEN[name](here, message) for name in names})
-            answer = compiled.eval(known)
+            answer = compiled.eval(known)  # CEL, not Python: no side effects, no calls out
             value = answer.value()
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:
             raise _failed(text, str(error), where) from None
