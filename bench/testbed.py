@@ -122,7 +122,7 @@ def process(arguments: Sequence[str], settings: Settings, log: Path) -> Iterator
         )
     try:
         yield running
-    except RuntimeError:
+    except Exception:
         say(log.read_text(errors="replace")[-3000:])
         raise
     finally:
