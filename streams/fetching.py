@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from faust.types import TP
 
 from schemas.errors import BrokerUnavailable
@@ -95,8 +95,11 @@ class Fetcher:
         return self._read.get(tp)
 
     def highwater(self, tp: TP) -> int:
-        """The end of the partition as the newest fetch said; 0 where none has."""
-        found = self._consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
+        """The end of the partition as the newest fetch said; 0 where none has, or none ever will: it is closed."""
+        try:
+            found = self._consumer.get_watermark_offsets(TopicPartition(*tp), cached=True)
+        except (KafkaException, RuntimeError):  # pages ask until the very end, and an ending worker has much to tell
+            return 0
         return max(0, found[1]) if found else 0
 
     async def close(self) -> None:

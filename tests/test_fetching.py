@@ -217,6 +217,17 @@ def test_the_position_moves_past_the_marks_of_transactions(settings: Settings) -
     run(story())
 
 
+def test_pages_may_still_ask_for_ends_when_the_consumer_is_closed(settings: Settings) -> None:
+    place = TP(settings.topics.clicks, 0)
+
+    async def story() -> Fetcher:
+        async with fetching(settings) as fetcher:
+            await fetcher.assign({place: None})
+        return fetcher
+
+    assert asyncio.run(story()).highwater(place) == 0
+
+
 def test_an_offset_that_retention_has_deleted_goes_on_at_the_start_of_the_log(settings: Settings) -> None:
     topic = new_topic(settings, f"{settings.app_id}.short")
     publish(settings, topic, 200)
