@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: bench-engines test-gpu
-.PHONY: help env demo test test-browser test-crash check format lock audit clean
+.PHONY: help env demo test test-browser test-crash chaos check format lock audit clean
 .PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables
 
 help: ## Say what can be made
@@ -29,6 +29,9 @@ test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
 
 test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
 	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)
+
+chaos: $(READY) ## A bad night on three brokers, 30 minutes, by a seed; ARGS="--minutes 3 --seed 7" for a short one
+	@$(PYTHON) -m tests.chaos.night $(ARGS)
 
 test-gpu: $(READY) ## On a machine with a GPU: TensorRT's tests, and its speed beside torch's
 	@if $(PYTHON) -m bench.gpu --look; then $(PYTHON) -m pytest -m slow -s tests/gpu $(ARGS) && $(PYTHON) -m bench.gpu; fi

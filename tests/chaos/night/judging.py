@@ -1,0 +1,59 @@
+"""The morning after: waits until all is said, saved and joined, then asks the checker what the night has done.
+It reads topics only, as any client could, and knows nothing of which faults there were.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from schemas.errors import HeadraceError
+from tests import checker, shop
+from tests.chaos.night.scene import Scene
+from tests.checker_join import expected_examples, judge_join, judge_letters, missing
+
+CLOSING = "closing-"
+LOOK_S = 1.0
+
+
+def morning(scene: Scene, patience_s: float) -> checker.Report:
+    """All that was published has been; the report's faults say what does not hold, and what did not come to its end."""
+    scene.load.end()
+    stuck = [] if _comes(lambda: checker.finished(scene.settings), patience_s) else ["not all is scored and saved"]
+    scene.load.close_windows()
+    if not stuck and not _comes(lambda: checker.finished(scene.settings), patience_s):
+        stuck.append("not all is scored and saved after the windows were closed")
+    expected = expected_examples(scene.load.sent, CLOSING)
+    if not stuck:
+        _comes(lambda: not missing(examples(scene), expected), patience_s)
+    scene.say("what was said is judged")
+    report = judged(scene, expected)
+    report.faults = [f"in {patience_s:.0f} s {fault}" for fault in stuck] + scene.load.refused + report.faults
+    return report
+
+
+def judged(scene: Scene, expected: dict[Any, float]) -> checker.Report:
+    settings, load = scene.settings, scene.load
+    events = [pair for pair in load.sent if pair[0] != "labels"]
+    report = checker.check(settings, events)
+    served = [
+        record for task in settings.tasks for record in shop.read(settings, settings.topics.served(task), "served")
+    ]
+    judge_join(report, examples(scene), served, expected)
+    judge_letters(report, checker.dead_letters(settings), load.poison)
+    return report
+
+
+def examples(scene: Scene) -> list[dict[str, Any]]:
+    return shop.read(scene.settings, scene.settings.topics.examples, "training_example")
+
+
+def _comes(holds: Callable[[], bool], seconds: float) -> bool:
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        try:
+            if holds():
+                return True
+        except HeadraceError:  # a broker that only just came back
+            pass
+        time.sleep(LOOK_S)
+    return False
