@@ -112,6 +112,8 @@ class Loop:
             "champion": self.champion.version,
             "store": str(self._store.root),
             "examples": [written["training"]],
+            "holding": [written["holding"]],
+            "period": "any",
             "window": [written["window"]],
             "gate": {"labels": course.labels, "positives": course.positives, "budget_ms": BUDGET_MS, "seed": day},
             "catalog": {"path": str(self._catalog), "sha256": self._digest},
@@ -125,13 +127,14 @@ class Loop:
         }
 
     def _files(self, found: Split) -> dict[str, list[Record]]:
-        files: dict[str, list[Record]] = {"training": [], "window": []}
+        files: dict[str, list[Record]] = {"training": [], "holding": [], "window": []}
         for low, high in found.ranges.values():
             when = np.array([self._time[each.example] for each in self._coming[low:high]], np.int64)
             offset = np.arange(low, high)
             known = self._standing.learned(np.zeros(len(when), np.int64), offset, when)
             for name, chosen in (
                 ("training", when <= found.standing.until),
+                ("holding", (when > found.standing.until) & (when <= found.held_until)),
                 ("window", (when > found.gate_after) & (when <= found.mature)),
             ):
                 files[name] += [self.story.record(self._coming[number]) for number in offset[chosen & ~known]]

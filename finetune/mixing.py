@@ -24,8 +24,9 @@ NONE: Keys = np.zeros(0, np.uint64)
 class Mix:
     """Examples in the order of training and holding out: the first `learning` train, from `judging` on they judge.
 
-    new, replayed: how many of each there are. held_back: new ones of a period without negatives. What is new is what
-    the plan hands over: who writes it sees to it that each example is handed over once.
+    new, replayed: how many of each there are; of the new ones all but those held out train. held_back: new ones of a
+    period without negatives. What is new is what the plan hands over: who writes it sees to it that each example is
+    handed over until it has trained, and not after that.
     """
 
     examples: Examples
@@ -42,20 +43,23 @@ class Mix:
         return (number < self.learning - self.replayed) | (number >= self.learning)
 
 
-def mixed(plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None, window: Keys = NONE) -> Mix:
-    """New examples and their replay. window: keys of the gate's examples, which are in neither.
+def mixed(
+    plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None, window: Keys = NONE,
+    holding: Examples | None = None,
+) -> Mix:  # fmt: skip
+    """New examples and their replay. window: keys of the gate's examples, which are in neither. holding: what does not
+    train; None holds out the newest of the new.
 
     Raises TrainingError where all that would train is of one class.
     """
-    new = new[(new["weight"] > 0).any(axis=1) & ~np.isin(new["key"], window)]
-    drawn = _drawn(plan, task, new, kept, window)
+    new, apart = _usable(new, window), None if holding is None else _usable(holding, window)
+    drawn = _drawn(plan, task, new, kept, window, apart)
     inside, replay = drawn["inside"], drawn["replay"]
-    used = new[inside]
-    held = _held(plan, len(used))
-    learning, judging = len(used) - held, len(used) - held + held // 2
-    examples = np.concatenate([used[:learning], replay, used[learning:]])
+    trains, apart = _parted(plan, new[inside], apart)
+    learning = len(trains) + len(replay)
+    examples = np.concatenate([trains, replay, apart])
     mix = Mix(
-        examples, learning + len(replay), judging + len(replay), len(used), len(replay),
+        examples, learning, learning + len(apart) // 2, len(trains) + len(apart), len(replay),
         int((~inside).sum()),
     )  # fmt: skip
     if not ranks(task) and mix.learning:
@@ -70,7 +74,22 @@ def mixed(plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None, win
     return mix
 
 
-def _drawn(plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None, window: Keys) -> dict[str, NDArray[Any]]:
+def _usable(examples: Examples, window: Keys) -> Examples:
+    """Those with a label that weighs something, in order of time."""
+    return examples[(examples["weight"] > 0).any(axis=1) & ~np.isin(examples["key"], window)]
+
+
+def _parted(plan: TunePlan, used: Examples, apart: Examples | None) -> tuple[Examples, Examples]:
+    """What trains, and what does not: no more than a release is checked with."""
+    if apart is not None:
+        return used, apart
+    trains = len(used) - min(round(len(used) * plan.holdout), HELD_ROWS)
+    return used[:trains], used[trains:]
+
+
+def _drawn(
+    plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None, window: Keys, apart: Examples | None
+) -> dict[str, NDArray[Any]]:
     """inside (N,): which of the new are of a period that has negatives. replay: with its weights multiplied in."""
     path = plan.out / f"mix-{plan.identity[:16]}.npz"
     if path.exists():
@@ -78,22 +97,15 @@ def _drawn(plan: TunePlan, task: Task, new: Examples, kept: Reservoir | None, wi
             return {name: held[name] for name in ("inside", "replay")}
     known: Examples = new[:0] if kept is None else kept.examples
     inside = same_period(task, new, known) if plan.period == "shared" else np.ones(len(new), np.bool_)
-    used = new[inside]
-    learning = len(used) - _held(plan, len(used))
+    trains, apart = _parted(plan, new[inside], apart)
     replay = new[:0].copy()
-    if kept is not None and learning:
-        wanted = round(learning * plan.replay / (1 - plan.replay))
+    if kept is not None and len(trains):
+        wanted = round(len(trains) * plan.replay / (1 - plan.replay))
         seed = (plan.made_recipe().seed, int(plan.identity[:8], 16))
-        draw = kept.draw(
-            wanted, seed, before=int(used["time"][learning - 1]), without=np.concatenate([new["key"], window])
-        )
+        elsewhere = np.concatenate([new["key"], apart["key"], window])
+        draw = kept.draw(wanted, seed, before=int(trains["time"][-1]), without=elsewhere)
         replay = draw.examples.copy()
         replay["weight"] *= draw.weight[:, None]
     with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, inside=inside, replay=replay)
     return {"inside": inside, "replay": replay}
-
-
-def _held(plan: TunePlan, count: int) -> int:
-    """How many of the newest examples do not train: no more than a release is checked with."""
-    return min(round(count * plan.holdout), HELD_ROWS)

@@ -44,7 +44,8 @@ class Gate(Part):
 class TunePlan(Part):
     """champion: the version to start from. store: of releases; cache: for a store that is not a local disk.
 
-    examples: Avro files of TrainingExample; window: more of them, for the gate alone; gate: None makes a candidate that
+    examples: Avro files of TrainingExample; holding: more of them, to stop and judge by in the place of the holdout:
+    then all of `examples` trains. window: more of them, for the gate alone; gate: None makes a candidate that
     nobody has judged. catalog: an .npz of `example_files.write_catalog`. out: a folder for
     checkpoints and the result. replay: share of the training that comes from the reservoir. holdout: the newest
     share of the new examples, half to stop by and calibrate, half to judge by. period: `shared` leaves out what is
@@ -59,6 +60,7 @@ class TunePlan(Part):
     store: str
     cache: Path | None = None
     examples: tuple[File, ...] = Field(min_length=1)
+    holding: tuple[File, ...] = ()
     window: tuple[File, ...] = ()
     gate: Gate | None = None
     catalog: File
@@ -79,11 +81,12 @@ class TunePlan(Part):
     @property
     def identity(self) -> str:
         """Names what is made: equal for plans that differ only in folders and bounds."""
-        where = {"store", "cache", "out", "memory_mb", "catalog", "examples", "window"}
+        where = {"store", "cache", "out", "memory_mb", "catalog", "examples", "holding", "window"}
         said = self.model_dump(mode="json", exclude=where)
         if self.reservoir is not None:
             del said["reservoir"]["folder"]
         said["files"] = [self.catalog.sha256, *(file.sha256 for file in self.examples)]
+        said["holding"] = [file.sha256 for file in self.holding]
         said["window"] = [file.sha256 for file in self.window]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

@@ -52,8 +52,9 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
         new, counts = examples_of(task, catalog, _records(plan.examples))
         window, _ = examples_of(task, catalog, _records(plan.window))
         new = new[~np.isin(new["key"], window["key"])]  # never trained on, neither now nor by way of the reservoir
+        holding = examples_of(task, catalog, _records(plan.holding))[0] if plan.holding else None
         kept = _reservoir(plan, task)
-        mix = mixed(plan, task, new, kept, window["key"])
+        mix = mixed(plan, task, new, kept, window["key"], holding)
         problem = make_problem(plan, task, catalog, champion, mix)
     made = _made(plan, store)
     with parts.timed("train"):
@@ -139,11 +140,11 @@ def _trained(plan: TunePlan, problem: Served, champion: Release, fitted: Fitted,
         "champion": champion.version,
         "files": [file.sha256 for file in plan.examples],
         "window": [file.sha256 for file in plan.window],
-        "examples": mix.new,
+        "examples": mix.learning - mix.replayed,
         "held_back": mix.held_back,
         "replayed": mix.replayed,
         "held_out": len(problem.examples) - problem.learning,
-        "until": int(problem.examples.time[problem.learning :].max()),
+        "until": int(problem.examples.time[: problem.learning].max()),
         "recipe": asdict(plan.made_recipe()),
         "fit": asdict(fitted),
     }

@@ -89,10 +89,11 @@ def ran(path: Path, capsys) -> tuple[int, dict[str, Any]]:
     return code, json.loads(line)
 
 
-def mix_of(path: Path, records: list[dict[str, Any]]) -> Mix:
+def mix_of(path: Path, records: list[dict[str, Any]], holding: list[dict[str, Any]] | None = None) -> Mix:
     plan = read_plan(path)
     plan.out.mkdir(exist_ok=True)
-    return mixed(plan, FRAUD, arrays("fraud", records, CATALOG), run._reservoir(plan, FRAUD))
+    apart = None if holding is None else arrays("fraud", holding, CATALOG)
+    return mixed(plan, FRAUD, arrays("fraud", records, CATALOG), run._reservoir(plan, FRAUD), holding=apart)
 
 
 @pytest.mark.parametrize("task", list(RECORDS))
@@ -168,6 +169,34 @@ def test_new_examples_are_mixed_with_replay_that_is_older_than_all_held_out(plan
     assert time_[mix.learning : mix.judging].max() < time_[mix.judging :].min()
     assert len(np.unique(mix.examples["key"])) == len(mix.examples)
     assert (len(mix.examples) - mix.judging, mix.judging - mix.learning) == (40, 40)
+
+
+def test_of_what_is_handed_over_to_train_all_does_where_what_to_stop_by_comes_beside_it(planned, tmp_path):
+    kept = {"folder": str(tmp_path / "kept"), "rows": 300, "bytes": 1 << 20}
+    records, holding = frauds(200, way=1), frauds(60, way=1, start=START + 200 * MINUTE, seed=1)
+    Reservoir(tmp_path / "kept", FRAUD, rows=300, bytes_=1 << 20).add(arrays("fraud", holding[:30], CATALOG))
+    mix = mix_of(planned(reservoir=kept, period="any"), records, holding)
+    keys = [arrays("fraud", each, CATALOG)["key"] for each in (records, holding)]
+    assert mix.examples["key"][: mix.learning].tolist() == keys[0].tolist(), "and no replay of what is to stop by"
+    assert mix.examples["key"][mix.learning :].tolist() == keys[1].tolist()
+    assert (mix.held_back, mix.judging - mix.learning) == (0, 30)
+
+
+def test_what_a_fine_tune_was_stopped_by_is_not_kept_for_replay_and_the_manifest_says_how_many_trained(
+    planned, champions, capsys, tmp_path
+):
+    kept = {"folder": str(tmp_path / "kept"), "rows": 500, "bytes": 1 << 20}
+    held = tmp_path / "held.avro"
+    digest = write_examples(held, frauds(100, way=1, start=START + 300 * MINUTE, seed=1))
+    path = planned(
+        records=frauds(300, way=1), holding=[{"path": str(held), "sha256": digest}], reservoir=kept, period="any",
+        recipe=RECIPE | {"mode": "head"},
+    )  # fmt: skip
+    code, said = ran(path, capsys)
+    assert code == 0
+    trained = champions("fraud")[0].open("fraud", said["made"]).manifest.trained
+    assert (trained["examples"], trained["held_out"], trained["held_back"]) == (300, 100, 0)
+    assert len(Reservoir(tmp_path / "kept", FRAUD, rows=500, bytes_=1 << 20)) == 300
 
 
 def test_what_is_handed_over_is_new_and_never_replayed_whatever_the_reservoir_has(planned, tmp_path):

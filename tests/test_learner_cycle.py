@@ -23,8 +23,8 @@ from tests.school import SILENT
 
 CYCLE = Cycle("fraud", 7, "It was asked for.", "v1", 1_000, 900, 60)
 SPLIT = Split(
-    Standing({0: 3}, {0: 100}, START + 60 * MINUTE), START + 70 * MINUTE, START + 90 * MINUTE, 100, 30, 60, 20, 6, 9,
-    {0: (0, 100)}, 900,
+    Standing({0: 3}, {0: 100}, START + 60 * MINUTE), START + 65 * MINUTE, START + 70 * MINUTE, START + 90 * MINUTE,
+    100, 30, 60, 20, 6, 9, {0: (0, 100)}, 900,
 )  # fmt: skip
 
 
@@ -56,11 +56,13 @@ def ended(bench: Bench) -> Outcome:
     return outcome
 
 
-def test_the_plan_names_what_trains_and_what_is_for_the_gate_alone(bench: Bench, tmp_path: Path) -> None:
+def test_the_plan_names_what_trains_what_stops_it_and_what_is_for_the_gate_alone(bench: Bench, tmp_path: Path) -> None:
     begin(bench, delays={"ms": [1], "cdf": [1.0]})
     plan = read_plan(tmp_path / "fraud" / "7" / "plan.json")
-    training, window = (list(read_examples(file.path, file.sha256)) for file in (*plan.examples, *plan.window))
+    files = (*plan.examples, *plan.holding, *plan.window)
+    training, holding, window = (list(read_examples(file.path, file.sha256)) for file in files)
     assert [record["event_time"] for record in training] == [START + number * MINUTE for number in range(61)]
+    assert [record["event_time"] for record in holding] == [START + number * MINUTE for number in range(61, 66)]
     assert [record["event_time"] for record in window] == [START + number * MINUTE for number in range(71, 91)]
     assert len(read_catalog(plan.catalog.path, plan.catalog.sha256)) == len(small_catalog())
     assert Standing.of(plan.trained) == SPLIT.standing

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.release import HELD_ROWS
 from streams.learner.cycle import batch_of
-from streams.learner.split import Arrivals, Split, mature_until, split
+from streams.learner.split import MOST_HELD, Arrivals, Split, mature_until, split
 from streams.learner.standing import Standing
 
 NOTHING = Standing.of({})
@@ -35,11 +36,20 @@ def training(arrivals: Arrivals, before: Standing, after: Standing) -> set[tuple
     return set(zip(arrivals.partition[chosen].tolist(), arrivals.offset[chosen].tolist(), strict=True))
 
 
+def held_out(arrivals: Arrivals, before: Standing, found: Split) -> set[tuple[int, int]]:
+    """Of the gate, and of those to stop by."""
+    time = arrivals.time
+    chosen = ~before.learned(arrivals.partition, arrivals.offset, time)
+    chosen &= (time > found.standing.until) & (time <= found.held_until) | (time > found.gate_after)
+    return set(zip(arrivals.partition[chosen].tolist(), arrivals.offset[chosen].tolist(), strict=True))
+
+
 @given(st.lists(st.tuples(rows, st.booleans()), min_size=1, max_size=5), st.integers(1, 30), st.booleans())
 def test_over_many_fine_tunes_no_example_trains_twice_and_none_is_lost(
     rounds: list[tuple[list[tuple[int, int, bool, bool]], bool]], most: int, silence: bool
 ) -> None:
     arrivals, ends, learned, taught = Arrivals(), Counter[int](), NOTHING, set[tuple[int, int]]()
+    apart = set[tuple[int, int]]()
     for more, passes in rounds:
         add(arrivals, ends, more)
         if not len(arrivals):
@@ -48,17 +58,21 @@ def test_over_many_fine_tunes_no_example_trains_twice_and_none_is_lost(
         trained = training(arrivals, learned, found.standing)
         assert found.training == len(trained)
         assert not trained & taught
+        assert not trained & held_out(arrivals, learned, found), "what it is stopped or judged by does not train"
         kept = learned.learned(arrivals.partition, arrivals.offset, arrivals.time)
         still = found.standing.learned(arrivals.partition, arrivals.offset, arrivals.time)
         assert (still | ~kept).all(), "what was learned stays learned"
         if passes:
             taught |= trained
+            apart |= held_out(arrivals, learned, found)
             learned = Standing.of({"standing": found.standing.as_dict()})
             fresh = arrivals.time[~still]
             arrivals.forget(learned)
             assert sorted(arrivals.time.tolist()) == sorted(fresh.tolist())
     every = arrivals.partition, arrivals.offset, arrivals.time
     assert not learned.learned(*every).any(), "what is left is still to be learned"
+    left = set(zip(arrivals.partition.tolist(), arrivals.offset.tolist(), strict=True))
+    assert apart <= taught | left, "what was held out has trained since, or is still to be learned"
 
 
 @given(rows, st.booleans())
@@ -68,7 +82,7 @@ def test_the_gate_sees_only_what_is_younger_than_all_training_and_older_than_wha
     arrivals = Arrivals()
     add(arrivals, Counter(), more)
     found = cut(arrivals, NOTHING, silence=silence)
-    assert found.standing.until <= found.gate_after <= max(found.mature, found.gate_after)
+    assert found.standing.until <= found.held_until <= found.gate_after <= max(found.mature, found.gate_after)
     time = arrivals.time
     assert found.gate == int(((time > found.gate_after) & (time <= found.mature)).sum())
     assert found.training + found.gate <= found.new
@@ -81,7 +95,7 @@ def test_a_young_positive_waits_until_silence_of_its_time_has_matured() -> None:
     assert mature_until(arrivals, True) == 19
     found = cut(arrivals, NOTHING)
     assert found.held == 1
-    assert found.standing.start[0] == 15, "reading begins again with the first that was left"
+    assert found.standing.start[0] == 12, "reading begins again with the first that was left"
     assert cut(arrivals, NOTHING, silence=False).held == 0
 
 
@@ -89,9 +103,27 @@ def test_what_is_too_much_for_one_fine_tune_trains_in_the_next_the_oldest_first(
     arrivals, ends = Arrivals(), Counter[int]()
     add(arrivals, ends, [(0, time, time % 10 == 0, True) for time in range(100)])
     first = cut(arrivals, NOTHING, silence=False, most=30)
-    assert (first.training, first.standing.until, first.gate, first.gate_after) == (30, 29, 25, 74)
+    assert (first.training, first.standing.until, first.gate, first.gate_after) == (24, 23, 25, 74)
     second = cut(arrivals, first.standing, silence=False, most=30)
-    assert (second.training, second.standing.until) == (30, 59)
+    assert (second.training, second.standing.until) == (24, 47)
+
+
+def test_what_a_fine_tune_was_stopped_by_is_the_first_to_train_in_the_next() -> None:
+    arrivals, ends = Arrivals(), Counter[int]()
+    add(arrivals, ends, [(0, time, time % 10 == 0, True) for time in range(100)])
+    first = cut(arrivals, NOTHING)
+    assert (first.standing.until, first.held_until, first.gate_after) == (59, 74, 74)
+    second = cut(arrivals, first.standing)
+    assert training(arrivals, first.standing, second.standing) == {(0, time) for time in range(60, 84)}
+    assert second.gate_after >= first.standing.until, "the gate's window has never trained"
+
+
+def test_no_more_are_held_out_than_a_release_is_checked_with() -> None:
+    arrivals, ends = Arrivals(), Counter[int]()
+    add(arrivals, ends, [(0, time, False, True) for time in range(60_000)])
+    found = cut(arrivals, NOTHING, silence=False)
+    assert found.training == 45_000 - MOST_HELD
+    assert MOST_HELD == HELD_ROWS
 
 
 def test_a_late_example_trains_in_the_next_fine_tune() -> None:

@@ -85,17 +85,17 @@ class Bench:
         delays: dict[str, Any] | None,
     ) -> None:  # fmt: skip
         folder.mkdir(parents=True)
-        training: list[Record] = []
-        window: list[Record] = []
+        files: dict[str, list[Record]] = {"training": [], "holding": [], "window": []}
         for record in examples:
             time = record["event_time"]
             if time <= split.standing.until:
-                training.append(record)
+                files["training"].append(record)
+            elif time <= split.held_until:
+                files["holding"].append(record)
             elif split.gate_after < time <= split.mature:
-                window.append(record)
-        files = {"training": training, "window": window}
+                files["window"].append(record)
         plan = self._plan(cycle, split, folder, files, write_catalog(folder / "catalog.npz", catalog))
-        recipe = {"mode": self._settings.learning.mode, "seed": seed, "batch": batch_of(len(training))}
+        recipe = {"mode": self._settings.learning.mode, "seed": seed, "batch": batch_of(len(files["training"]))}
         plan |= {"delays": delays, "recipe": recipe}
         plan["gate"]["seed"] = seed
         with whole(folder / PLAN) as partial:
@@ -117,6 +117,8 @@ class Bench:
             "store": settings.release_store,
             "cache": str(settings.data_dir / "release-cache"),
             "examples": [written["training"]],
+            "holding": [written["holding"]],
+            "period": "any",  # the split has left out what is younger than all silence
             "window": [written["window"]],
             "gate": {
                 "labels": learning.gate_labels,
@@ -129,7 +131,12 @@ class Bench:
             "int8": settings.engine.precision == "int8",
             "threads": learning.threads,
             "memory_mb": learning.memory_mb,
-            "trained": {"standing": split.standing.as_dict(), "reason": cycle.reason, "number": cycle.number},
+            "trained": {
+                "standing": split.standing.as_dict(),
+                "held_until": split.held_until,
+                "reason": cycle.reason,
+                "number": cycle.number,
+            },
         }
 
     @property

@@ -19,7 +19,7 @@ from streams.tasks import make_task
 log = logging.getLogger(__name__)
 
 RESERVOIR_BYTES = 64 << 20  # as a plan has it that does not say
-FILES = ("training.avro", "window.avro")
+FILES = ("training.avro", "holding.avro", "window.avro")
 
 
 class Forgetting:

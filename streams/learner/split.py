@@ -1,5 +1,5 @@
-"""Which new examples a fine-tune trains on, which the gate keeps for itself, and which wait for the next one.
-Pure: event times in, a plan of times and offsets out.
+"""Which new examples a fine-tune trains on, which it is stopped by, which the gate keeps, and which wait.
+Pure: event times in, a plan of times and offsets out. What does not train is new for the next fine-tune.
 
 Positives that came at once are younger than the silence that became negatives: until negatives of their time have
 matured they wait, or "young" would be learned as "positive".
@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.learner.standing import Ints, Standing
+
+HOLDOUT, MOST_HELD = 0.2, 4096
+"""The newest share of what is handed over, and the most of it, that a fine-tune is stopped and calibrated by."""
 
 
 class Arrivals:
@@ -76,7 +79,8 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Train: new records with event time <= standing.until. Gate: those of (gate_after, mature].
+    """Train: new records with event time <= standing.until. Stop by: of (standing.until, held_until]. Gate: of
+    (gate_after, mature]. Only the first are learned then.
 
     new, positives: usable now. training, gate, gate_positives: records of each. held: younger than all silence.
     ranges: offsets [from, to) to read, by partition. standing: of the release that learns it. newest_at: UTC ms of the
@@ -84,6 +88,7 @@ class Split:
     """
 
     standing: Standing
+    held_until: int
     gate_after: int
     mature: int
     new: int
@@ -103,7 +108,7 @@ def mature_until(arrivals: Arrivals, silence: bool) -> int:
 
 
 def split(arrivals: Arrivals, learned: Standing, *, silence: bool, most: int, window: float, gate_labels: int) -> Split:
-    """silence: the task learns from it. most: records that train, the oldest first. window: share for the gate.
+    """silence: the task learns from it. most: records handed over, the oldest first. window: share for the gate.
 
     The gate gets at least `gate_labels` records where that leaves it no more than half.
     """
@@ -113,14 +118,17 @@ def split(arrivals: Arrivals, learned: Standing, *, silence: bool, most: int, wi
     usable = new & (time <= mature)
     order = np.sort(time[usable])
     gate = max(round(len(order) * window), min(gate_labels, len(order) // 2))
-    training = min(len(order) - gate, most)
+    handed = min(len(order) - gate, most)
+    training = handed - min(round(handed * HOLDOUT), MOST_HELD)
     until = max(int(order[training - 1]) if training > 0 else learned.until, learned.until)
-    gate_after = max(int(order[len(order) - gate - 1]) if len(order) > gate else until, until)
+    held_until = max(int(order[handed - 1]) if handed > 0 else until, until)
+    gate_after = max(int(order[len(order) - gate - 1]) if len(order) > gate else held_until, held_until)
     trains = new & (time <= until)
     start = _starts(arrivals, learned, new & ~trains)
     standing = Standing(start, dict(arrivals.end), until)
     return Split(
         standing,
+        held_until,
         gate_after,
         mature,
         new=int(usable.sum()),

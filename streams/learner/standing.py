@@ -17,8 +17,8 @@ Ints = NDArray[np.int64]
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A record is learned if its offset is before `start` of its partition, or before `end` and its event time at most
-    `until` (UTC ms). What lies between and is younger was held back: for the gate, or as no negatives of its time
-    had matured.
+    `until` (UTC ms). What lies between and is younger has not trained: it was for the gate, or to stop by, or no
+    negatives of its time had matured.
     """
 
     start: Mapping[int, int]

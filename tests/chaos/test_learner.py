@@ -26,6 +26,8 @@ from tests.school import LEARNING, School, decoded, graduate
 KILLS, SEED = 20, 7
 LONGEST_S = 9.0
 LOTS, LOT_S = 12, 20.0
+Place = tuple[int, int]
+"""Partition and offset."""
 NOISE = 0.01
 """Labels that are wrong: the gate takes a model that is nearly perfect for one that has seen the answer."""
 
@@ -80,9 +82,22 @@ def test_killed_at_random_moments_each_example_trains_once_and_each_release_is_w
     while lineage[-1].trained.get("champion") in school.store.list("fraud") and "standing" in lineage[-1].trained:
         lineage.append(school.store.open("fraud", lineage[-1].trained["champion"]).manifest)
     cycles = [manifest.trained for manifest in lineage if "standing" in manifest.trained]
-    trained, held_back = (sum(each[name] for each in cycles) for name in ("examples", "held_back"))
-    assert trained + held_back == learned(settings, Standing.of(lineage[0].trained))
-    assert held_back == before_all_innocent(taught), "what no innocent order is older than, and nothing else"
+    every, oldest_first = everything(settings), cycles[::-1]
+    known = [set[Place](), *(learned(every, Standing.of(each)) for each in oldest_first)]
+    for before, after, said in zip(known, known[1:], oldest_first, strict=False):
+        assert before < after, "what was learned stays learned"
+        assert len(after - before) == said["examples"], "what is called learned has trained, each once"
+        assert said["held_back"] == 0
+    first = oldest_first[0]
+    held_out = {
+        (part, offset) for (part, offset), time in every.items()
+        if first["standing"]["until"] < time <= first["held_until"]
+        and offset < first["standing"]["end"].get(str(part), 0)
+    }  # fmt: skip
+    assert len(held_out) == first["held_out"]
+    assert not held_out & known[1], "what it was stopped by has not trained"
+    assert held_out & known[2], "and trains with the next"
+    assert len(known[-1]) == sum(said["examples"] for said in cycles) <= len(taught)
 
 
 def until_two_went_live(settings: Settings, school: School, log: Path) -> list[dict[str, Any]]:
@@ -99,19 +114,19 @@ def until_two_went_live(settings: Settings, school: School, log: Path) -> list[d
     raise AssertionError(log.read_text()[-3_000:])
 
 
-def before_all_innocent(taught: list[dict[str, Any]]) -> int:
-    """Frauds older than any innocent order: there is no negative of their time to learn them beside."""
-    oldest = min(each["event_time"] for each in taught if not each["label"])
-    return sum(each["event_time"] < oldest for each in taught if each["label"])
-
-
-def learned(settings: Settings, standing: Standing) -> int:
-    """How many records of the topic a standing covers, counted from the topic itself."""
-    count = 0
+def everything(settings: Settings) -> dict[Place, int]:
+    """Event times of all examples, from the topic itself."""
+    found = dict[Place, int]()
     for (topic, part), (low, high) in bounds(settings, places(settings, settings.topics.examples)).items():
         for messages in read_range(settings, topic, part, low, high):
             for message, record in zip(messages, decoded(settings, messages), strict=True):
-                before = message.offset() < standing.start.get(part, 0)
-                inside = message.offset() < standing.end.get(part, 0) and record["event_time"] <= standing.until
-                count += before or inside
-    return count
+                found[part, message.offset()] = record["event_time"]
+    return found
+
+
+def learned(every: dict[Place, int], standing: Standing) -> set[Place]:
+    """What a standing covers."""
+    return {
+        (part, offset) for (part, offset), time in every.items()
+        if offset < standing.start.get(part, 0) or (offset < standing.end.get(part, 0) and time <= standing.until)
+    }  # fmt: skip
