@@ -5,6 +5,7 @@ What it makes is in the store, and nothing points to it. Killed at any moment, a
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -218,8 +219,11 @@ def settle(threads: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code. Prints the result, or why there is none, as one line of JSON."""
+def main(arguments: list[str], *, alone: bool = False) -> int:
+    """The exit code. Prints the result, or why there is none, as one line of JSON.
+
+    alone: the process is for this only, and ends at the moment it holds more memory than the plan allows.
+    """
     try:
         if len(arguments) != 1:
             raise SettingsError(
@@ -231,15 +235,27 @@ def main(arguments: list[str]) -> int:
         return 2
     settle(plan.threads)
     parts = Parts(plan.memory_mb)
+    if alone:
+        parts.watch(lambda error: _end(plan, parts, error))
     try:
         print(json.dumps(tune(plan, parts)), flush=True)
     except (HeadraceError, OSError, MemoryError) as error:
-        reason = str(error) or "there is not enough memory"
-        told = {"refused": reason, "kind": type(error).__name__, "task": plan.task, "plan": plan.identity}
-        print(json.dumps(told | {"seconds": parts.seconds, "peak_mb": parts.peak_mb}), flush=True)
+        print(_refusal(plan, parts, error), flush=True)
         return 3
     return 0
 
 
+def _refusal(plan: TunePlan, parts: Parts, error: Exception) -> str:
+    reason = str(error) or "there is not enough memory"
+    told = {"refused": reason, "kind": type(error).__name__, "task": plan.task, "plan": plan.identity}
+    return json.dumps(told | {"seconds": dict(parts.seconds), "peak_mb": dict(parts.peak_mb)})
+
+
+def _end(plan: TunePlan, parts: Parts, error: Exception) -> None:
+    """From another thread than the one that trains. What is half written has no name yet; the system frees the rest."""
+    os.write(1, f"{_refusal(plan, parts, error)}\n".encode())
+    os._exit(3)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], alone=True))

@@ -170,7 +170,9 @@ class LearningSettings(Section):
 
     examples: Positive = Field(default=5_000, description="new examples that trigger a fine-tune")
     positives: Positive = Field(default=50, description="of these, positives at least")
-    most_examples: Positive = Field(default=50_000, description="of one fine-tune; the newest")
+    most_examples: Positive = Field(
+        default=50_000, description="of one fine-tune, the oldest first; its gate's window in proportion"
+    )
     interval_s: float = Field(default=600, ge=0, description="between the beginnings of two fine-tunes of a task")
     every_s: float = Field(default=7 * 86_400, gt=0, description="event time after which fewer examples will do")
     drift: bool = Field(default=True, description="whether drift lets fewer examples do")

@@ -271,6 +271,41 @@ def test_more_memory_than_allowed_is_refused_and_says_where(planned, champions, 
     assert champions("fraud")[0].list("fraud") == before
 
 
+def test_a_process_that_holds_too_much_ends_at_once_and_says_so(tmp_path):
+    """Within what it can touch between two looks, and not at the end of the part."""
+    code = """
+import json, os
+import numpy as np
+from finetune.parts import Parts, resident_mb
+
+def end(error):
+    print(json.dumps([str(error), resident_mb() - begun]), flush=True)
+    os._exit(3)
+
+begun = resident_mb()
+parts = Parts(begun + 200)
+parts.watch(end)
+with parts.timed("read"):
+    held = [np.ones(250_000) for _ in range(2_000)]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    said, held = json.loads(done.stdout)
+    assert "MB of memory; at read; expected at most" in said
+    assert 200 < held < 1_000, "of the 4,000 that it would have taken"
+
+
+def test_a_fine_tune_in_a_process_of_its_own_is_ended_while_it_runs(planned):
+    path = planned(memory_mb=150)  # its libraries alone are more
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune.run", str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    (line,) = done.stdout.splitlines()
+    assert "MB of memory; at " in json.loads(line)["refused"]
+    assert not (read_plan(path).out / "result.json").exists()
+
+
 def test_a_candidate_that_is_no_better_is_not_made(planned, champions, capsys):
     """The labels are drawn by lot, and the rate is far too high."""
     rng = np.random.default_rng(0)

@@ -103,7 +103,7 @@ def test_what_is_too_much_for_one_fine_tune_trains_in_the_next_the_oldest_first(
     arrivals, ends = Arrivals(), Counter[int]()
     add(arrivals, ends, [(0, time, time % 10 == 0, True) for time in range(100)])
     first = cut(arrivals, NOTHING, silence=False, most=30)
-    assert (first.training, first.standing.until, first.gate, first.gate_after) == (24, 23, 25, 74)
+    assert (first.training, first.standing.until, first.gate, first.gate_after) == (24, 23, 10, 89)
     second = cut(arrivals, first.standing, silence=False, most=30)
     assert (second.training, second.standing.until) == (24, 47)
 
@@ -124,6 +124,15 @@ def test_no_more_are_held_out_than_a_release_is_checked_with() -> None:
     found = cut(arrivals, NOTHING, silence=False)
     assert found.training == 45_000 - MOST_HELD
     assert MOST_HELD == HELD_ROWS
+
+
+def test_the_gates_window_grows_with_what_may_train_and_no_further() -> None:
+    arrivals, ends = Arrivals(), Counter[int]()
+    add(arrivals, ends, [(0, time, time % 10 == 0, True) for time in range(1_000)])
+    found = cut(arrivals, NOTHING, silence=False, most=300)
+    assert (found.gate, found.gate_after) == (100, 899)
+    assert (found.held_until, found.new) == (299, 1_000)
+    assert cut(arrivals, NOTHING, silence=False, most=3).gate == 4, "what the gate asks for it gets"
 
 
 def test_a_late_example_trains_in_the_next_fine_tune() -> None:

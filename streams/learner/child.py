@@ -84,7 +84,7 @@ def main(niceness: str) -> None:
     from finetune.run import main as tune  # here, where it is a nice process
 
     if (plan := taken()) is not None:
-        sys.exit(tune([str(plan)]))
+        sys.exit(tune([str(plan)], alone=True))
 
 
 def taken() -> Path | None:

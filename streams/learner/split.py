@@ -110,14 +110,16 @@ def mature_until(arrivals: Arrivals, silence: bool) -> int:
 def split(arrivals: Arrivals, learned: Standing, *, silence: bool, most: int, window: float, gate_labels: int) -> Split:
     """silence: the task learns from it. most: records handed over, the oldest first. window: share for the gate.
 
-    The gate gets at least `gate_labels` records where that leaves it no more than half.
+    The gate gets at least `gate_labels` records where that leaves it no more than half, and at most its share of what
+    is looked at together, where `most` of them are handed over: what is between waits.
     """
     partition, offset, time = arrivals.partition, arrivals.offset, arrivals.time
     mature = mature_until(arrivals, silence)
     new = ~learned.learned(partition, offset, time)
     usable = new & (time <= mature)
     order = np.sort(time[usable])
-    gate = max(round(len(order) * window), min(gate_labels, len(order) // 2))
+    largest = max(round(most * window / (1 - window)), gate_labels)
+    gate = min(max(round(len(order) * window), min(gate_labels, len(order) // 2)), largest)
     handed = min(len(order) - gate, most)
     training = handed - min(round(handed * HOLDOUT), MOST_HELD)
     until = max(int(order[training - 1]) if training > 0 else learned.until, learned.until)
