@@ -32,7 +32,7 @@ class Disk:
         """No byte more fits; `pids`: who writes there, for a disk that is not real."""
         if not self.real:
             for pid in pids:
-                _limit(pid, 0)
+                limit_files(pid, 0)
             return
         with self._ballast.open("wb", buffering=0) as file, suppress(OSError):
             while True:
@@ -45,7 +45,7 @@ class Disk:
         """Room again."""
         if not self.real:
             for pid in pids:
-                _limit(pid, None)
+                limit_files(pid, None)
         self._ballast.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Disk:
             subprocess.run(["umount", "-l", str(self.folder)], capture_output=True, check=False)
 
 
-def _limit(pid: int, most: int | None) -> None:
+def limit_files(pid: int, most: int | None) -> None:
     """On the length of files that it writes; None: as long as it may ask for."""
     with suppress(ProcessLookupError):
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)

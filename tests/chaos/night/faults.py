@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from streams.local import LocalBroker
 from tests.chaos.night import clock
+from tests.chaos.night.disk import limit_files
 from tests.chaos.night.scene import LEARNER, WORKERS, Scene
 from tests.chaos.night.schedule import Bounds
 
@@ -95,6 +96,20 @@ def fill_disk(scene: Scene, target: str, rng: random.Random, lasts_s: float) -> 
     disk.fill(staff.pids(target))
     scene.say(f"the disk of {target} is full ({'a tmpfs' if disk.real else 'by a limit on files'})")
     return lambda: disk.empty(staff.pids(target))
+
+
+def fill_broker_disk(scene: Scene, target: str, rng: random.Random, lasts_s: float) -> Heal:
+    """By a limit on files: a broker that cannot write its log ends, and comes back when there is room."""
+    broker = _broker(scene, target)
+    if (pid := broker.status().pid) is not None:
+        limit_files(pid, 0)
+
+    def heal() -> None:
+        scene.say(f"{target} with a full disk {'goes on' if broker.status().running else 'has ended'}")
+        broker.kill()
+        _back(scene, broker)
+
+    return heal
 
 
 def jump_clock(scene: Scene, target: str, rng: random.Random, lasts_s: float) -> Heal:
@@ -195,6 +210,7 @@ FAULTS: dict[str, Fault] = {
     "cut connections": Fault(Bounds(BROKERS, 1, 20, settle_s=5), cut),
     "slow a link": Fault(Bounds(BROKERS, 5, 25, settle_s=2), slow),
     "fill a disk": Fault(Bounds(STAFF, 3, 12, settle_s=5), fill_disk),
+    "fill a broker's disk": Fault(Bounds(BROKERS, 2, 10, settle_s=20), fill_broker_disk),
     "jump a clock": Fault(Bounds(STAFF, 3, 15), jump_clock),
     "take the registry": Fault(Bounds({"the registry": frozenset({"registry"})}, 5, 25, settle_s=5), take_registry),
     "take the store": Fault(Bounds(_each(*WORKERS, also=frozenset({"store"})), 5, 15, settle_s=5), take_store),
