@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash chaos check format lock audit clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ bench-features: $(READY) ## Replay to the cut of 10,000 scores: are the features
 
 bench-swaps: $(READY) ## Time from event to score while releases are swapped
 	@$(PYTHON) -m bench.swaps $(ARGS)
+
+bench-traces: $(READY) ## What traces cost an event, off, on and sampled
+	@$(PYTHON) -m bench.traces $(ARGS)
 
 bench-reproduced: $(READY) ## A thousand past scores over three releases and more again, bit by bit
 	@$(PYTHON) -m bench.reproduced $(ARGS)

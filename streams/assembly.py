@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from engines.turns import Turns
 from schemas.registry import Registry
@@ -27,6 +28,10 @@ from streams.shadow import Shadows
 from streams.state import UserState
 from streams.store import UserStore
 from streams.tasks.base import Task
+from streams.telemetry.contract import make_traces
+
+if TYPE_CHECKING:
+    from streams.telemetry.spans import Traces
 
 READ_TIMEOUT_S = 60.0
 COLD_POLL_S = 0.2
@@ -45,6 +50,7 @@ class Assembly:
     shadows: Shadows | None = None
     forgotten: Ledger | None = None
     scorer: Scorer | None = None
+    traces: "Traces | None" = None
     _closers: list[Callable[[], None]] = field(default_factory=list)
 
     async def build(
@@ -60,6 +66,9 @@ class Assembly:
         stagger: Callable[[], float],
     ) -> Scorer:
         """`on_failure` hears of a release that cannot be taken while its task has none; `stagger`: see Swaps."""
+        if (traces := make_traces(settings)) is not None:
+            self.traces = traces
+            self._closers.append(traces.close)
         codecs = await until_it_works("the schema registry", make_codecs, registry, names, tasks)
         codecs = replace(codecs, inputs=tuple(ingesting(settings, decoder) for decoder in codecs.inputs))
         self.waiting = ("the catalogue is not read yet",)

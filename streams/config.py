@@ -32,6 +32,7 @@ from streams.config_sections import (
 )
 from streams.config_sources import Environment, File, config_path, explain, flatten, reading
 from streams.security import RegistrySecurity, Security
+from streams.telemetry.settings import TraceSettings
 
 DEADLINES_MS = {"fraud": 1000, "recommendations": 500, "ctr": 200}
 
@@ -132,6 +133,7 @@ class Settings(BaseSettings):
         default={}, description="of topics that are made, by setting: served_fraud = 30"
     )
     log: Log = Log()
+    traces: TraceSettings = TraceSettings()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

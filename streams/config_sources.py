@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
@@ -201,9 +201,19 @@ def _given(detail: ErrorDetails, name: str, schema: Schema) -> str:
     value = detail["input"]
     if isinstance(value, (Mapping, BaseModel)):
         return "do not fit together"
-    if isinstance(value, SecretStr) or "password" in name:
+    if isinstance(value, SecretStr) or _is_secret(name, schema):
         return "cannot be used (its value is not shown)"
     return f"cannot be {value!r}"
+
+
+def _is_secret(name: str, schema: Schema) -> bool:
+    """Whether the setting is one whose value is never shown, also where it is wrong."""
+    key, _, rest = name.partition(".")
+    field = schema.model_fields.get(key)
+    kind = field.annotation if field else None
+    if rest:
+        return isinstance(kind, type) and issubclass(kind, BaseModel) and _is_secret(rest, kind)
+    return kind is SecretStr or SecretStr in get_args(kind)
 
 
 def expectation(detail: ErrorDetails) -> str:

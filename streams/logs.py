@@ -19,8 +19,8 @@ MASK = "**********"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Unless on debug: libraries report each request at INFO, and deprecations that only their authors can mend.
 _TALKATIVE = ("aiokafka", "kafka", "faust", "mode", "urllib3", "httpx", "asyncio", "aiohttp.access")
-# While a broker is away these say the same of each connection, again and again.
-REPETITIVE = ("aiokafka", "kafka")
+# While a broker, or a collector of traces, is away these say the same of each connection, again and again.
+REPETITIVE = ("aiokafka", "kafka", "opentelemetry")
 REPEAT_S = 30.0
 REMEMBERED = 1_000
 QUIET = {**dict.fromkeys(_TALKATIVE, logging.WARNING), "py.warnings": logging.ERROR}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from faust.types import TP
@@ -22,6 +22,9 @@ from streams.scoring import Scorer
 from streams.sender import Sender
 from streams.shadow import Shadows
 from streams.work import Outgoing, Work
+
+if TYPE_CHECKING:
+    from streams.telemetry.spans import Traces
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +50,12 @@ class Loop:
         *,
         resume: Mapping[TP, int],
         in_flight: int,
+        traces: "Traces | None" = None,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._intake, self._scorer, self._sender, self._engines = intake, scorer, sender, engines
         self._metrics, self._feed, self._live, self._resume = metrics, feed, live, resume
-        self._shadows = shadows
+        self._shadows, self._traces = shadows, traces
         self._spawn, self._free = spawn, asyncio.Semaphore(in_flight)
         self._topics = {name: number for number, name in enumerate(scorer.names.inputs)}
         self._notices = Notices(log)
@@ -90,12 +94,17 @@ class Loop:
         await self._engines.run(self._scorer.infer, work, here=count * self._per_event < SHORT_S)
         took = sum([job.infer_us for job in work.jobs]) / 1e6
         self._per_event += (took / max(1, count) - self._per_event) / 16
-        self._metrics.infer.observe(time.perf_counter() - started)
+        self._metrics.infer.observe(lasted := time.perf_counter() - started)
+        if work.trace is not None:
+            work.trace.stage("infer", lasted)
 
     async def say(self, work: Work) -> None:
         """Scores what recovery prepared; returns when all of it is acknowledged."""
+        if self._traces is not None:
+            work.trace = self._traces.begin(work, 0)
         await self.infer(work)
-        await self._send(work, *self._scorer.outputs.waves(work))
+        scored = work.trace.scored if work.trace is not None else lambda: None
+        await self._send(work, *self._scorer.outputs.waves(work), scored)
         self._shadows.after(work)
 
     def _prepared(self, batch: MicroBatch) -> Work | None:
@@ -120,6 +129,8 @@ class Loop:
             return None
         decoded_at = time.perf_counter()
         work = self._scorer.prepare(parts, time.time_ns() // 1_000_000)
+        if self._traces is not None:
+            work.trace = self._traces.begin(work, time.perf_counter() - started)
         for number, name in enumerate(self._scorer.names.inputs):
             if (of_topic := work.batch.topic == number).any():
                 self.newest[name] = max(self.newest.get(name, 0), int(work.batch.time[of_topic].max()))
@@ -148,22 +159,29 @@ class Loop:
         """Alerts are explained while the scores are on their way: no score waits for that."""
         if not any(map(raised, work.jobs)):
             await self._sender.send(first, second, scored)
-            return
-        alerts = asyncio.ensure_future(self._alerts(work))
-        try:
-            await self._sender.send(first, second, scored, alerts)
-        finally:
-            alerts.cancel()
+        else:
+            alerts = asyncio.ensure_future(self._alerts(work))
+            try:
+                await self._sender.send(first, second, scored, alerts)
+            finally:
+                alerts.cancel()
+        if work.trace is not None:
+            work.trace.end()
 
     async def _alerts(self, work: Work) -> list[Outgoing]:
         started = time.perf_counter()
         await self._engines.run(self._scorer.explain, work, here=False)
-        self._metrics.explain.observe(time.perf_counter() - started)
+        self._metrics.explain.observe(lasted := time.perf_counter() - started)
+        if work.trace is not None:
+            work.trace.stage("explain", lasted)
         return self._scorer.outputs.alerts(work)
 
     def _scored(self, work: Work, sent_at: float) -> None:
         """The scores are acknowledged: how long that took, and how old the events are now."""
-        self._metrics.produce.observe(time.perf_counter() - sent_at)
+        self._metrics.produce.observe(lasted := time.perf_counter() - sent_at)
+        if work.trace is not None:
+            work.trace.stage("send", lasted)
+            work.trace.scored()
         now = time.time_ns() // 1_000_000
         for job in work.jobs:
             stamped = np.fromiter((work.raw[at].timestamp for at in job.index.tolist()), np.int64, len(job.index))

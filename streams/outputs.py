@@ -6,6 +6,7 @@ nothing else can exist without it.
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,8 @@ class Outputs:
                 raw = work.raw[job.index[number]]
                 alert = alert_record(job, number, score, (raw.partition, raw.offset))
                 _add(self.counts.alerts, str(result.decision), 1)
-                out.append(Outgoing(self.names.alerts, alert["order_id"].encode(), self.codecs.alert(alert)))
+                key, value = alert["order_id"].encode(), self.codecs.alert(alert)
+                out.append(Outgoing(self.names.alerts, key, value, None, work.headers.get(int(job.index[number]))))
         return out
 
     def _say_all(self, work: Work, job: Job, made: Tables, first: list[Outgoing], second: list[Outgoing]) -> None:
@@ -85,7 +87,8 @@ class Outputs:
         scores = self.codecs.scores[name].many(made.score, count)
         places = [raw[at].partition for at in job.index.tolist()]
         keys = made.event.utf8 if self.by_event else made.user.utf8
-        first += outgoing(self.names.scores[name], keys, scores, places)
+        headers = map(work.headers.get, job.index.tolist()) if work.headers else repeat(None)
+        first += outgoing(self.names.scores[name], keys, scores, places, headers)
         served = self.codecs.served[name].many(made.served, count)
         second += outgoing(self.names.served[name], made.target.utf8, served)
 
@@ -100,7 +103,7 @@ class Outputs:
             if score is None:
                 score = score_record(work, job, number, result)
                 key, partition = event["event_id" if self.by_event else "user_id"].encode(), work.raw[at].partition
-                first.append(Outgoing(score_topic, key, encode_score(score), partition))
+                first.append(Outgoing(score_topic, key, encode_score(score), partition, work.headers.get(at)))
             target = target_of(event)
             served = served_record(job, number, target, score, result, features)
             second.append(Outgoing(served_topic, target.encode(), encode_served(served)))

@@ -161,6 +161,7 @@ class Worker:
             self.intake, scorer, self.sender, self.assembly.engines, self.metrics,
             self.assembly.feed, self.assembly.live, self.assembly.shadows,
             resume=self.flusher.resume, in_flight=settings.batch.in_flight, spawn=self._spawn,
+            traces=self.assembly.traces,
         )  # fmt: skip
         self.flusher.absorbed = self.loop.position
         self.recovery = Recovery(settings, scorer, self.changelog, self.store, self.reporter.progress)

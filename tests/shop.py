@@ -156,7 +156,7 @@ class WorkerProcess:
         except (urllib.error.URLError, OSError):
             return False
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 240) -> None:
         wait_for(lambda: self.process.poll() is not None or self.ready(), seconds, lambda: self.log.read_text()[-3000:])
         assert self.process.poll() is None, self.log.read_text()[-3000:]
 

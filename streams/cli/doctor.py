@@ -21,7 +21,7 @@ def doctor(
     json: bool = JSON_OPTION,
     everything: bool = typer.Option(False, "--all", help="Also what is well."),
 ) -> None:
-    """Find what is wrong, and say what to do: disk, ports, engine, releases, broker, registry, clocks, topics,
+    """Find what is wrong, and say what to do: disk, ports, engine, releases, traces, broker, registry, clocks, topics,
     rights, the partitioner of what producers have sent, and their contracts.
 
     Exit codes: 0 nothing is wrong (there may be warnings), 1 something is, 2 the settings cannot be used.

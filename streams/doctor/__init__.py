@@ -8,7 +8,7 @@ from typing import Literal
 
 from schemas.errors import HeadraceError
 from streams.config import Settings
-from streams.doctor import cluster, machine, records
+from streams.doctor import cluster, machine, records, traces
 from streams.doctor.finding import Finding
 
 __all__ = ["CHECKS", "Finding", "examine"]
@@ -30,6 +30,7 @@ CHECKS: dict[str, Step] = {
     "ports": Step(machine.ports),
     "engine": Step(machine.engine),
     "releases": Step(machine.releases),
+    "traces": Step(traces.traces),
     "broker": Step(cluster.broker),
     "registry": Step(cluster.registry),
     "clocks": Step(cluster.clocks, "broker"),
