@@ -55,7 +55,18 @@ def test_decisions_are_counted_beside_those_that_were_taken() -> None:
 
 def test_each_rule_says_what_it_fired_on_and_what_that_was() -> None:
     found = tried([one(amount=1, fraud=True), one(amount=1, fraud=False), one(amount=1), one(amount=5)])
-    assert found["rules"]["tiny"] == {"fired": 3, "decided": 3, "frauds": 1, "good": 1}
+    assert found["rules"]["tiny"] == {
+        "fired": 3, "decided": 3, "frauds": 1, "good": 1, "alerts_per_day": 3.0, "saved": 11.0 - 0.5,
+    }  # fmt: skip
+
+
+def test_what_a_rule_saves_is_of_the_orders_that_it_decided() -> None:
+    """A fraud of 1 approved costs 11, and blocked nothing; a good order of 1 that is blocked costs half of it."""
+    orders = [one(day=d, amount=1, fraud=d == 0) for d in range(4)] + [one(day=4, p=0.99, amount=500, fraud=True)]
+    found = tried(orders)
+    assert found["rules"]["tiny"]["saved"] == 11.0 - 3 * 0.5
+    assert found["rules"]["tiny"]["alerts_per_day"] == 1.0
+    assert found["money"]["saved"] > found["rules"]["tiny"]["saved"]
 
 
 def test_outcomes_are_of_labelled_orders_alone() -> None:

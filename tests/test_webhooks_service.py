@@ -312,6 +312,8 @@ def test_the_commands_list_and_replay(
     assert json.loads(run("webhooks", "replay", "--all", "--json").output) == {"posted": 1, "stay": {}}
     assert json.loads(run("webhooks", "failed", "--json").output) == []
     assert len(json.loads(run("webhooks", "failed", "--posted", "--json").output)) == 2
+    said = json.loads(run("audit", "tail", "--json").output)
+    assert [entry["action"] for entry in said] == ["webhooks.replay"] * 2
 
 
 def commands(settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:

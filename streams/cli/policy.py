@@ -222,7 +222,8 @@ def _print(said: Mapping[str, Any]) -> None:
         print(f"{money['saved']:,.2f} {money['currency']} saved over {money['orders']:,} labelled orders")
     if rules := said["rules"]:
         print_table(
-            ("rule", "fired", "decided", "frauds", "good"), [(name, *each.values()) for name, each in rules.items()]
+            ("rule", "fired", "decided", "frauds", "good", "alerts a day", *(["saved"] if said.get("money") else [])),
+            [(name, *each.values()) for name, each in rules.items()],
         )
     for name, count in said["rule_failures"].items():
         print(f"rule {name} could not judge {count:,} orders")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.audited import write_down
 from streams.cli.frame import FAILED, JSON_OPTION, load_settings, open_registry, print_json, print_table
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def replay(
 
     require_broker(settings)
     with open_registry(settings) as registry:
+        where = settings.topics.webhooks_failed
+        write_down(settings, registry, "webhooks.replay", where, ids=ids or [], endpoint=endpoint, all=everything)
         failures = Failures(settings, Decoder(registry, CONTRACT))
         chosen = failures.get(frozenset(ids)) if ids else failures.find(endpoint=endpoint)
         done = post_again(settings, Decoder(registry, ALERT), chosen, failures.mark)

@@ -18,7 +18,7 @@ from streams.policy.document import Money
 
 DAY_MS = 86_400_000
 FLAGGED = ("review", "block")
-UNKNOWN = -1
+UNKNOWN = NO_RULE = -1
 STEPS = 40
 """Halvings in the search for a price: to a billionth of the highest."""
 HIGHEST_PRICE = 1e6
@@ -53,7 +53,7 @@ class _Columns:
     label: "array[int]" = field(default_factory=lambda: array("b"))
     probability: "array[float]" = field(default_factory=lambda: array("d"))
     amount: "array[float]" = field(default_factory=lambda: array("d"))
-    by_rule: "array[int]" = field(default_factory=lambda: array("b"))
+    by_rule: "array[int]" = field(default_factory=lambda: array("h"))  # number of the rule that decided, else -1
 
 
 class Trial:
@@ -62,6 +62,7 @@ class Trial:
     def __init__(self, policy: Policy) -> None:
         self.policy, self._columns = policy, _Columns()
         self._rules = {rule.id: RuleFigures() for rule in policy.document.rules}
+        self._number = {name: number for number, name in enumerate(self._rules)}
         self._changed: Counter[str] = Counter()
 
     def add(self, orders: Sequence[Decided]) -> None:
@@ -75,7 +76,7 @@ class Trial:
             columns.label.append(UNKNOWN if order.fraud is None else order.fraud)
             columns.probability.append(order.probability)
             columns.amount.append(np.nan if amount is None else amount)
-            columns.by_rule.append(bool(found.decided_by))
+            columns.by_rule.append(self._number.get(found.decided_by, NO_RULE))
             if found.decision != order.before:
                 self._changed[f"{order.before}->{found.decision}"] += 1
             for name in found.rules:
@@ -95,10 +96,7 @@ class Trial:
             "changed": dict(self._changed.most_common()),
             "alerts_per_day": [per_day(time, side) for side in sides],
             "outcomes": [outcomes(side, label) for side in sides],
-            "rules": {
-                name: {"fired": each.fired, "decided": each.decided, "frauds": each.frauds, "good": each.good}
-                for name, each in self._rules.items()
-            },
+            "rules": self._by_rule(time, sides, label),
             "rule_failures": dict(self.policy.take_failures()),
         }
         if (terms := self.policy.document.money) is not None:
@@ -116,18 +114,44 @@ class Trial:
             rule.frauds += order.fraud
             rule.good += not order.fraud
 
-    def _money(self, terms: Money, sides: Sequence[NDArray[np.int_]], label: NDArray[np.int_]) -> dict[str, Any]:
-        """Over labelled orders with a rate: what each side cost, and what approving all would have."""
+    def _by_rule(
+        self, time: NDArray[np.int_], sides: Sequence[NDArray[np.int_]], label: NDArray[np.int_]
+    ) -> dict[str, dict[str, Any]]:
+        """alerts_per_day and saved: of the orders that the rule decided; saved where there is money."""
+        by_rule, terms = np.array(self._columns.by_rule), self.policy.document.money
+        known, costs = self._costs(terms, sides, label) if terms is not None else (label < UNKNOWN, sides)
+        found: dict[str, dict[str, Any]] = {}
+        for number, (name, each) in enumerate(self._rules.items()):
+            own = by_rule == number
+            flagged = int((own & np.isin(sides[1], (1, 2))).sum())
+            found[name] = {
+                "fired": each.fired, "decided": each.decided, "frauds": each.frauds, "good": each.good,
+                "alerts_per_day": round(flagged / days(time), 2),
+            }  # fmt: skip
+            if terms is not None:
+                found[name]["saved"] = round(float((costs[0] - costs[1])[own[known]].sum()), 2)
+        return found
+
+    def _costs(
+        self, terms: Money, sides: Sequence[NDArray[np.int_]], label: NDArray[np.int_]
+    ) -> tuple[NDArray[np.bool_], list[Numbers]]:
+        """Which orders have a label and a rate, and what each side cost of each of these."""
         amount = np.array(self._columns.amount)
         which = (label != UNKNOWN) & ~np.isnan(amount)
-        fraud, amount = label[which].astype(np.float64), amount[which]
-        known = expected(fraud, amount, terms)
-        costs = [float(sum(known[name][side[which] == at].sum() for at, name in enumerate(IN_ORDER))) for side in sides]
+        known = expected(label[which].astype(np.float64), amount[which], terms)
+        table = np.stack([known[name] for name in IN_ORDER])
+        return which, [table[side[which], np.arange(int(which.sum()))] for side in sides]
+
+    def _money(self, terms: Money, sides: Sequence[NDArray[np.int_]], label: NDArray[np.int_]) -> dict[str, Any]:
+        """Over labelled orders with a rate: what each side cost, and what approving all would have."""
+        which, each = self._costs(terms, sides, label)
+        costs = [float(cost.sum()) for cost in each]
+        approved = self._costs(terms, [np.zeros_like(side) for side in sides], label)[1][0]
         return {
             "currency": terms.currency,
             "orders": int(which.sum()),
             "cost": [round(cost, 2) for cost in costs],
-            "cost_of_approving_all": round(float(known["approve"].sum()), 2),
+            "cost_of_approving_all": round(float(approved.sum()), 2),
             "saved": round(costs[0] - costs[1], 2),
         }
 
@@ -138,7 +162,7 @@ class Trial:
         found: dict[str, Any] = {"kept": now <= most}
         if found["kept"] or terms is None:
             return found
-        amount, free = np.array(self._columns.amount), ~np.array(self._columns.by_rule, np.bool_)
+        amount, free = np.array(self._columns.amount), ~np.array(self._columns.by_rule) != NO_RULE
         free &= ~np.isnan(amount)
         fixed = int(np.isin(after[~free], (1, 2)).sum()) / max(days(time), 1e-9)
         left = (most - fixed) * days(time)
