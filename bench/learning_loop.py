@@ -94,7 +94,7 @@ class Loop:
             when = int(self._time[each.example])
             self._arrivals.add(0, self._came, when, positive=each.label > 0.5, silent=each.source == "")
             told = {"observed_at": each.observed_at, "matured_at": each.matured_at, "label": each.label}
-            self._waits.add(told | {"name": name, "source": each.source, "event_time": when}, 0)
+            self._waits.add(told | {"name": name, "source": each.source, "event_time": when}, 0, self._came)
             self._came += 1
         self._arrivals.read_to(0, self._came)
 

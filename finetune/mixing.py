@@ -2,6 +2,7 @@
 What a first run of a plan drew is written down and drawn again, whatever was kept since.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,12 @@ class Mix:
     new: int
     replayed: int
     held_back: int
+
+    @property
+    def replay_digest(self) -> str:
+        """sha256 of what was replayed, in its order: the reservoir is a folder, and no offset says what is in it."""
+        drawn = self.examples[self.learning - self.replayed : self.learning]
+        return hashlib.sha256(drawn.tobytes()).hexdigest()
 
     @property
     def fresh(self) -> NDArray[np.bool_]:

@@ -45,19 +45,35 @@ class Seen:
     tried: int = 0
 
 
-def ask(rule: TriggerRule, seen: Seen, drift_reasons: Sequence[str], now_ms: int) -> str | None:
-    """Why a fine-tune begins now, as a sentence; None where none does. now_ms: wall time, UTC."""
+ASKED, ENOUGH, DRIFT, TIME = KINDS = "asked", "examples", "drift", "time"
+"""What begins a fine-tune, in the order in which it is looked for."""
+
+
+def kind_of(rule: TriggerRule, seen: Seen, drift_reasons: Sequence[str], now_ms: int) -> str | None:
+    """One of KINDS; None where no fine-tune begins. now_ms: wall time, UTC."""
     if seen.paused:
         return None
     if seen.asked:
-        return None if _too_few_to_ask(rule, seen) else f"It was asked for, with {_have(seen)}."
+        return None if _too_few_to_ask(rule, seen) else ASKED
     if _left_ms(rule, seen, now_ms) > 0:
         return None
     if _enough(rule, seen, 1):
-        return f"There are {_have(seen)}."
+        return ENOUGH
     if drift_reasons and _enough(rule, seen, DRIFT_SHARE):
+        return DRIFT
+    return TIME if _overdue(rule, seen) and _enough(rule, seen, TIME_SHARE) else None
+
+
+def ask(rule: TriggerRule, seen: Seen, drift_reasons: Sequence[str], now_ms: int) -> str | None:
+    """Why a fine-tune begins now, as a sentence; None where none does. now_ms: wall time, UTC."""
+    kind = kind_of(rule, seen, drift_reasons, now_ms)
+    if kind == ASKED:
+        return f"It was asked for, with {_have(seen)}."
+    if kind == ENOUGH:
+        return f"There are {_have(seen)}."
+    if kind == DRIFT:
         return f"Drift, with {_have(seen)}: {' '.join(drift_reasons)}"
-    if _overdue(rule, seen) and _enough(rule, seen, TIME_SHARE):
+    if kind == TIME:
         days = (seen.newest - seen.learned_until) / 86_400_000
         return f"The newest label is {days:.1f} days of event time past what was learned, with {_have(seen)}."
     return None

@@ -57,9 +57,9 @@ def small_model(task: str, seed: int = 0) -> HeadraceModel:
     return model
 
 
-def small_release(model: HeadraceModel, store: ReleaseStore) -> Release:
+def small_release(model: HeadraceModel, store: ReleaseStore, trained: dict[str, Any] | None = None) -> Release:
     with tempfile.TemporaryDirectory() as folder:
-        description = export(model, Path(folder), settings={"mean": 0.3, "popular": ["i1"]})
+        description = export(model, Path(folder), settings={"mean": 0.3, "popular": ["i1"]}, trained=trained or {})
         return store.publish(model.config.task, Path(folder), description)
 
 

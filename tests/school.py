@@ -23,6 +23,7 @@ from tests.finetune_examples import (
     ITEMS,
     MINUTE,
     START,
+    frauds,
     rare,
     small_catalog,
     small_model,
@@ -87,8 +88,8 @@ class School:
     def send(self, topic: str, key: bytes, record: dict[str, Any], partition: int = -1) -> None:
         self._producer.produce(topic, self._encoders[topic](record), key, partition)
 
-    def point(self, version: str, previous: str | None = None, epoch: int = 1) -> None:
-        pointer = Pointer("fraud", version, previous, epoch, False, int(time.time() * 1000))
+    def point(self, version: str, previous: str | None = None, epoch: int = 1, *, pinned: bool = False) -> None:
+        pointer = Pointer("fraud", version, previous, epoch, pinned, int(time.time() * 1000))
         self.send(self.settings.topics.releases, b"fraud/live", pointer.record(), 0)
         assert self._producer.flush(30) == 0
 
@@ -97,6 +98,25 @@ class School:
             named = {"source": source if record["label"] else ""}
             self.send(self.settings.topics.examples, record["example_id"].encode(), SILENT | record | named)
         assert self._producer.flush(30) == 0
+
+    def compare(
+        self, live: str, shadow: str, count: int, said: tuple[float, float] = (0.9, 0.02), **changed: Any
+    ) -> None:
+        """ShadowScores of the orders `o-0` and on, a minute apart. said: by the one that serves, and by the other."""
+        for number in range(count):
+            record = {
+                "event_id": f"o-{number}", "task": "fraud", "target_id": f"o-{number}", "user_id": "u",
+                "event_time": START + number * MINUTE, "compared_at": int(time.time() * 1000),
+                "live": f"fraud/{live}", "shadow": f"fraud/{shadow}", "candidates": [], "live_prediction": [said[0]],
+                "shadow_candidates": [], "shadow_prediction": [said[1]], "live_decision": None,
+                "shadow_decision": None, "live_us": 500, "shadow_us": 500, "failure": None,
+            } | changed  # fmt: skip
+            self.send(self.settings.topics.shadow, f"o-{number}".encode(), record)
+        assert self._producer.flush(30) == 0
+
+    def innocent(self, count: int) -> None:
+        """Nothing came of these orders."""
+        self.teach([each | {"label": 0.0, "target_id": f"o-{n}"} for n, each in enumerate(frauds(count, way=1))])
 
     def live(self) -> str:
         return live_pointers(self.settings)["fraud"].version

@@ -15,7 +15,8 @@ import pytest
 
 from engines.model import load_model
 from engines.releases import Release, ReleaseStore
-from finetune import run
+from finetune import checkpoints, run
+from finetune import release as releasing
 from finetune.example_files import write_catalog, write_examples
 from finetune.examples import is_positive
 from finetune.mixing import Mix, mixed
@@ -304,6 +305,35 @@ def test_a_fine_tune_in_a_process_of_its_own_is_ended_while_it_runs(planned):
     (line,) = done.stdout.splitlines()
     assert "MB of memory; at " in json.loads(line)["refused"]
     assert not (read_plan(path).out / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(checkpoints, "write"), (releasing, "export"), (ReleaseStore, "publish"), (Reservoir, "_write")],
+)
+def test_a_disk_that_is_full_refuses_the_run_which_then_goes_on_when_there_is_room(
+    planned, champions, capsys, tmp_path, monkeypatch, module, name
+):
+    """At a checkpoint, at the export, at the release, and when it has been made and is to be replayed later."""
+    store, _ = champions("fraud")
+    before = store.list("fraud")
+    path = planned(
+        recipe=RECIPE | {"mode": "head"}, trained={"full at": name},
+        reservoir={"folder": str(tmp_path / "kept"), "rows": 500, "bytes": 1 << 20},
+    )  # fmt: skip
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, full)
+        assert "OSError: [Errno 28] No space left on device" in refused(path, capsys)
+    made = store.list("fraud")[len(before) :]
+    assert len(made) == (module is Reservoir), "what is there is whole"
+    code, said = ran(path, capsys)
+    assert code == 0
+    assert store.list("fraud") == [*before, said["made"]]
+    assert store.open("fraud", said["made"]).manifest.trained["full at"] == name
 
 
 def test_a_candidate_that_is_no_better_is_not_made(planned, champions, capsys):

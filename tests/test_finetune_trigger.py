@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from finetune.trigger import ASKED_EXAMPLES, MOST_BACK_OFF, Seen, TriggerRule, ask, why_not
+from finetune.trigger import ASKED_EXAMPLES, KINDS, MOST_BACK_OFF, Seen, TriggerRule, ask, kind_of, why_not
 
 RULE = TriggerRule(examples=5_000, positives=50, interval_s=600, every_s=7 * 86_400)
 NOW_MS, DAY_MS = 1_800_000_000_000, 86_400_000
@@ -44,6 +44,10 @@ def test_either_one_begins_with_a_reason_or_there_is_a_reason_why_not(
     reason, against = ask(rule, seen, drift, NOW_MS), why_not(rule, seen, drift, NOW_MS)
     assert (reason is None) == bool(against)
     assert (reason or against).endswith(".")
+    kind = kind_of(rule, seen, drift, NOW_MS)
+    assert (kind in KINDS) == (reason is not None)
+    words = {"asked": "It was asked for", "examples": "There are", "drift": "Drift", "time": "days of event time past"}
+    assert kind is None or words[kind] in str(reason)
 
 
 @given(rules, seens, drifts)

@@ -146,6 +146,8 @@ def test_clicks_chargebacks_and_silence_become_examples_with_the_features_that_w
         }
         shop.wait_for(lambda: wanted.items() <= newest(examples(settings)).items(), 60, lambda: str(examples(settings)))
         assert service.derived >= 2
+        assert service.join_s is not None
+        assert 0 <= service.join_s < 60, "from the broker's time of a label to what followed of it"
     found = examples(settings)
     for example in found:
         if example["target_id"] in features:

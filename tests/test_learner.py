@@ -1,12 +1,17 @@
 """The loop that learns, on a real broker: examples to a live release and back, in whatever moment it is killed."""
 
 import json
-from contextlib import AbstractContextManager
+import shutil
+import tempfile
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
+from engines.manifest import Description
+from schemas.confluent import ConfluentRegistry
 from streams.config import Settings
+from streams.learner.champion import Champions
 from streams.learner.control import command, statuses
 from streams.learner.learning import Learning
 from streams.learner.metrics import LearnerMetrics
@@ -15,9 +20,12 @@ from streams.local import LocalRegistry
 from streams.pointers import live_pointers
 from tests import shop
 from tests.conftest import FreshSettings
-from tests.finetune_examples import MINUTE, START, frauds, rare, small_model, small_release
+from tests.finetune_examples import MINUTE, START, rare, small_model, small_release
 from tests.running import running
 from tests.school import LEARNING, School, graduate
+
+FEW = 250
+"""Comparisons, fewer than it takes to say that scores are spread otherwise: what is said then, labels say."""
 
 
 @pytest.fixture
@@ -84,22 +92,119 @@ def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(setti
     worse = small_release(small_model("fraud", seed=5), school.store).version
     school.point(worse, school.champion, epoch=2)
     with learning(settings):
-        for number in range(400):
-            record = {
-                "event_id": f"o-{number}", "task": "fraud", "target_id": f"o-{number}", "user_id": "u",
-                "event_time": number, "compared_at": number, "live": f"fraud/{worse}",
-                "shadow": f"fraud/{school.champion}", "candidates": [], "live_prediction": [0.9],
-                "shadow_candidates": [], "shadow_prediction": [0.02], "live_decision": None, "shadow_decision": None,
-                "live_us": 500, "shadow_us": 500, "failure": None,
-            }  # fmt: skip
-            school.send(settings.topics.shadow, f"o-{number}".encode(), record)
-        innocent = [record | {"label": 0.0, "target_id": f"o-{n}"} for n, record in enumerate(frauds(400, way=1))]
-        school.teach(innocent)
+        school.compare(worse, school.champion, FEW)
+        school.innocent(FEW)
         shop.wait_for(lambda: school.live() == school.champion, 60, lambda: str(statuses(settings)))
     said = school.announced()[worse]
     assert said["state"] == "rolled back"
     assert json.loads(said["gate"])["action"] == "rollback"
     assert live_pointers(settings)["fraud"].epoch == 3
+
+
+def child(school: School, of: str, seed: int) -> str:
+    """The champion again, as a release that was made from another."""
+    parent = school.store.open("fraud", school.champion)
+    said = parent.manifest.model_dump(include=set(Description.model_fields))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in parent.manifest.files:
+            shutil.copy(parent.file(name), Path(folder) / name)
+        description = Description(**said | {"trained": {"champion": of, "seed": seed}})
+        return school.store.publish("fraud", Path(folder), description).version
+
+
+def test_labels_that_come_when_another_has_taken_over_mark_the_release_that_served_and_nobody_goes_back_to_it(
+    settings: Settings, taught: Path
+) -> None:
+    """Of the learner that sees it happen, and of one that is started afterwards."""
+    school = School(settings, taught)
+    worse = child(school, school.champion, 5)
+    heir = child(school, worse, 6)
+    school.point(worse, school.champion, epoch=2)
+    with learning(settings):
+        school.compare(worse, school.champion, FEW)
+        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail.get("watched") == FEW, 60)
+        school.point(heir, worse, epoch=3)
+        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["champion"] == heir, 60)
+    school.innocent(FEW)
+    with learning(settings):
+        shop.wait_for(lambda: worse in school.announced(), 60, lambda: str(statuses(settings)))
+        said = school.announced()[worse]
+        assert (said["state"], school.live()) == ("worse", heir)
+        assert json.loads(said["gate"])["labels"] > 0
+        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["last"].get("result") == "worse", 60)
+        assert f"what is live, {heir}, was made from it" in statuses(settings)[0]["fraud"].detail["last"]["why"]
+        school.compare(heir, worse, 300, failure="not finite")
+        shop.wait_for(lambda: school.live() != heir, 60, lambda: str(statuses(settings)))
+    assert school.live() == school.champion, "and not the one before, which is known to be worse"
+    with learning(settings):
+        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["champion"] == school.champion, 60)
+    assert {version: each["state"] for version, each in school.announced().items()} == {
+        worse: "worse", heir: "rolled back",
+    }  # fmt: skip
+
+
+def test_a_release_that_is_live_again_is_still_judged_by_the_labels_of_what_it_served_before(
+    settings: Settings, taught: Path
+) -> None:
+    school = School(settings, taught)
+    worse = child(school, school.champion, 5)
+    heir = child(school, worse, 6)
+    school.point(worse, heir, epoch=4)  # the heir came and went
+    school.compare(worse, school.champion, FEW)
+    school.innocent(FEW)
+    with learning(settings):
+        shop.wait_for(lambda: school.live() == school.champion, 60, lambda: str(statuses(settings)))
+    assert school.announced()[worse]["state"] == "rolled back"
+
+
+@pytest.mark.parametrize(
+    ("said", "changed", "why"),
+    [
+        ((0.1, 0.1), {"live_us": 900_000}, "calls of"),
+        ((0.9, 0.02), {}, "are spread otherwise than those of"),
+    ],
+)
+def test_slow_calls_and_scores_that_are_spread_otherwise_take_a_release_back_before_any_label(
+    settings: Settings, taught: Path, said: tuple[float, float], changed: dict[str, int], why: str
+) -> None:
+    school = School(settings, taught)
+    other = child(school, school.champion, 5)
+    school.point(other, school.champion, epoch=2)
+    with learning(settings):
+        school.compare(other, school.champion, 400, said, **changed)
+        shop.wait_for(lambda: school.live() == school.champion, 60, lambda: str(statuses(settings)))
+    assert why in " ".join(json.loads(school.announced()[other]["gate"])["reasons"])
+
+
+def test_a_pinned_release_stays_whatever_is_said_of_it(
+    settings: Settings, taught: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    school = School(settings, taught)
+    worse = child(school, school.champion, 5)
+    school.point(worse, school.champion, epoch=2, pinned=True)
+    school.teach(rare(9_000, seed=1))
+    with learning(settings):
+        school.compare(worse, school.champion, 300, failure="not finite")
+        shop.wait_for(lambda: "is pinned: it stays" in caplog.text, 60)
+        shop.wait_for(lambda: statuses(settings)[0]["fraud"].state == "pinned", 60)
+    assert school.live() == worse
+    assert school.announced() == {}, "and no fine-tune begins from it"
+
+
+def test_a_candidate_whose_champion_is_not_live_any_more_is_retired(settings: Settings, taught: Path) -> None:
+    school = School(settings, taught)
+    made, other = child(school, school.champion, 5), child(school, school.champion, 6)
+    school.point(other, school.champion, epoch=2)
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        champions = Champions(settings, registry)
+        try:
+            champions.wait_current()
+            states = [champions.settle("fraud", made, school.champion, passed=True, now_ms=now_ms) for now_ms in (5, 6)]
+        finally:
+            champions.stop()
+    assert states == ["retired", "retired"]
+    assert school.live() == other
+    assert school.announced()[made]["announced_at"] == 5, "said once"
 
 
 def test_a_pause_outlasts_the_learner_and_a_wish_is_granted_once(settings: Settings, taught: Path) -> None:

@@ -145,6 +145,10 @@ DECISIONS = Board("headrace-decisions", "Headrace: decisions and alerts", {
 LEARNING = Board("headrace-learning", "Headrace: learning", {
     "Quality of what is live": [
         Panel("ROC AUC", "none", most("headrace_live_roc_auc", "task", "release")),
+        Panel("PR-AUC", "none", most("headrace_live_pr_auc", "task", "release")),
+        Panel("Lists of which something was taken up", "none", most("headrace_live_hit_rate", "task", "release"),
+              "Of one of the first ten items."),
+        Panel("How far up it stood: NDCG", "none", most("headrace_live_ndcg", "task", "release")),
         Panel("The same by estimate, before labels", "none",
               most("headrace_live_estimated_roc_auc", "task", "release")),
         Panel("Predictions over positives", "none", most("headrace_live_calibration", "task", "release"),
@@ -152,6 +156,7 @@ LEARNING = Board("headrace-learning", "Headrace: learning", {
         Panel("From how many", "short", {
             "{{task}} labels": "max by (task) (headrace_live_labels)",
             "{{task}} positives": "max by (task) (headrace_live_positives)",
+            "{{task}} lists": "max by (task) (headrace_live_lists)",
         }),
         Panel("Live against the release beside it", "none", most("headrace_shadow_disagreement", "task")),
         Panel("Events compared", "short", {
@@ -161,14 +166,16 @@ LEARNING = Board("headrace-learning", "Headrace: learning", {
         }),
     ],
     "From label to live": [
-        Panel("Newest label to first score", "s", most("headrace_label_to_live_seconds", "task"), limit=3600),
+        Panel("Newest example to first score", "s", most("headrace_label_to_live_seconds", "task"), limit=3600),
+        Panel("Label to its example", "s", most("headrace_label_join_seconds")),
         Panel("The newest fine-tune by part", "s", most("headrace_finetune_seconds", "task", "part")),
         Panel("The newest swap by part", "s", most("headrace_swap_seconds", "task", "part")),
-        Panel("Fine-tunes begun, a day", "none", daily("headrace_finetunes", "task")),
+        Panel("Fine-tunes begun, a day", "none", daily("headrace_finetunes", "task", "reason")),
         Panel("How they ended, a day", "none", daily("headrace_gate", "task", "result")),
         Panel("Swaps, a day", "none", daily("headrace_swaps", "task", "result")),
         Panel("Taken back by themselves, or failed", "none", {
             "{{task}} taken back": "sum by (task) (increase(headrace_rollbacks_total[1d]))",
+            "{{task}} worse, and followed": "sum by (task) (increase(headrace_regrets_total[1d]))",
             "{{task}} failed": "sum by (task) (increase(headrace_engine_failures_total[1d]))",
         }),
     ],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="See what the learner does; ask it for a fine-tune; pause it.")
 
+TRIGGERS = {"asked": "as it was asked for", "examples": "for new examples", "drift": "for drift", "time": "for time"}
 TASK_ARGUMENT = typer.Argument("", metavar="[TASK]", help="One task; else all of the settings.")
 
 
@@ -113,7 +114,8 @@ def _last(last: dict[str, Any]) -> str:
     if not last:
         return "none"
     why = f": {last['why']}" if last.get("why") else ""
-    return f"{last.get('made') or ''} {last['result']}{why}".strip()
+    began = f", begun {TRIGGERS.get(last['trigger'], last['trigger'])}" if last.get("trigger") else ""
+    return f"{last.get('made') or ''} {last['result']}{began}{why}".strip()
 
 
 def _time(ms: int) -> str:

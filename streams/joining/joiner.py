@@ -66,6 +66,8 @@ class Joiner:
             task.name: Join(Rule.of(task, settings.learning.windows_s.get(task.name, 0)), self._ledger.state)
             for task in tasks
         }
+        self.oldest_label: int | None = None
+        """Of the last step: when the first of its labels came to the broker, UTC ms; None where there was none."""
         self._served = {settings.topics.served(task.name): task.name for task in tasks}
         self._labels = settings.topics.labels
         self._reading = Reading(settings, (*self._served, self._labels), partition)
@@ -141,6 +143,9 @@ class Joiner:
         """
         made: list[Joined] = []
         letters: list[Sent] = []
+        self.oldest_label = min(
+            (message.timestamp()[1] for message in arrived if message.topic() == self._labels), default=None
+        )
         decoded = sorted(self._decoded(arrived), key=lambda pair: pair[0].topic() == self._labels)
         targets: dict[str, list[str]] = {}
         for _, record in decoded:

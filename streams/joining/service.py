@@ -66,6 +66,10 @@ class LabelService:
         self.examples = self.derived = 0
         self.watermark: int | None = None
         """UTC ms: the event time that all partitions have reached; None before the first round."""
+        self.join_s: float | None = None
+        """How long the oldest label of the newest step that had one took, from the broker's clock when it arrived to
+        this one's when what followed of it was committed; None before the first.
+        """
         self._told: dict[str, Counts] = {}
         self._told_examples = 0
 
@@ -164,7 +168,10 @@ class LabelService:
         try:
             if isinstance(part, Deriver):
                 return part.step(self._now(), wait_s, extra)
-            return part.step(self._now(), wait_s)
+            made = part.step(self._now(), wait_s)
+            if part.oldest_label is not None:
+                self.join_s = max(0.0, self._clock() - part.oldest_label / 1000)
+            return made
         except HeadraceError as error:
             if not error.retriable:
                 raise

@@ -5,6 +5,7 @@ Every move is a transaction that says why, and is made by whoever has shut all o
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from engines.releases import Release, ReleaseStore
@@ -17,8 +18,12 @@ from streams.pointers import Announcement, Pointer, Pointers
 
 log = logging.getLogger(__name__)
 
-LIVE, REFUSED, RETIRED, ROLLED_BACK = "live", "refused", "retired", "rolled back"
+LIVE, REFUSED, RETIRED, ROLLED_BACK, WORSE = "live", "refused", "retired", "rolled back", "worse"
+"""WORSE: labels that came after another release had taken over say that the one before it was better."""
+BAD = frozenset({REFUSED, ROLLED_BACK, WORSE})
+"""What is not gone back to while there is another."""
 TIMEOUT_S = 60.0
+MOST_ANCESTORS = 64
 
 
 class Champions:
@@ -80,17 +85,38 @@ class Champions:
         stands = pointer.version == champion and not pointer.pinned if pointer else self.live(task) is not None
         state = REFUSED if not passed else LIVE if stands else RETIRED
         said = announcement(release, state, release.manifest.metrics.get("gate"), now_ms)
+        if pointer is None:  # what workers took by themselves; else they would take the newest, whatever came of it
+            pointer = pointers.move(task, champion, now_ms=now_ms)
         if state == LIVE:
-            if pointer is None:  # what workers took by themselves is what to go back to
-                pointers.move(task, champion, now_ms=now_ms)
             pointer = pointers.move(task, version, now_ms=now_ms, announcements=[said])
         else:
             pointers.announce(said)
         self._know(pointer, said)
         return state
 
-    def roll_back(self, task: str, version: str, verdict: dict[str, Any], now_ms: int) -> Pointer | None:
-        """Moves from `version` to the one before it, and says why; None where it is not live any more, or pinned."""
+    def lineage(self, task: str, version: str) -> Iterator[str]:
+        """What a release was made from, and that one, and so on, the youngest first."""
+        for _ in range(MOST_ANCESTORS):
+            try:
+                before = self.store.open(task, version).manifest.trained.get("champion")
+            except ReleaseError:  # gone, or damaged
+                return
+            if not isinstance(before, str):
+                return
+            yield before
+            version = before
+
+    def refuge(self, task: str, version: str, better: str) -> str:
+        """Where to go back to from `version`, which did worse than `better`: to that, or if it is known to be bad
+        itself, to the nearest ancestor that is not."""
+        present = set(self.store.list(task))
+        for each in (better, *self.lineage(task, version)):
+            if each != version and each in present and self.state(task, each) not in BAD:
+                return each
+        return better
+
+    def roll_back(self, task: str, version: str, verdict: dict[str, Any], now_ms: int, to: str) -> Pointer | None:
+        """Moves from `version` to another, and says why; None where it is not live any more, or pinned."""
         pointers = Pointers(self._settings, self._registry)
         pointer = pointers.get(task)
         if pointer is None or pointer.version != version:
@@ -98,13 +124,22 @@ class Champions:
         if pointer.pinned:
             log.error("release %s/%s does worse and is pinned: it stays", task, version)
             return None
-        try:
-            said = announcement(self.store.open(task, version), ROLLED_BACK, verdict, now_ms)
-        except ReleaseError:  # damaged since: one more reason to leave it
-            said = Announcement(task, version, ROLLED_BACK, "", json.dumps(verdict), now_ms)
-        pointer = pointers.roll_back(task, now_ms=now_ms, announcements=[said])
+        said = self._marked(task, version, ROLLED_BACK, verdict, now_ms)
+        pointer = pointers.move(task, to, now_ms=now_ms, announcements=[said])
         self._know(pointer, said)
         return pointer
+
+    def mark_worse(self, task: str, version: str, verdict: dict[str, Any], now_ms: int) -> None:
+        """Says of a release that is not live any more that the one before it was better."""
+        said = self._marked(task, version, WORSE, verdict, now_ms)
+        Pointers(self._settings, self._registry).announce(said)
+        self._know(None, said)
+
+    def _marked(self, task: str, version: str, state: str, verdict: dict[str, Any], now_ms: int) -> Announcement:
+        try:
+            return announcement(self.store.open(task, version), state, verdict, now_ms)
+        except ReleaseError:  # damaged since: one more reason to leave it
+            return Announcement(task, version, state, "", json.dumps(verdict), now_ms)
 
     def _know(self, pointer: Pointer | None, said: Announcement) -> None:
         """What it wrote itself, at once: a reader of the topic may see it only after another moment."""

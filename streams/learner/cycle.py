@@ -28,8 +28,8 @@ SHOWN = 2_000  # characters of a complaint
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What is written down. reason: why it began. begun_at, newest_at: UTC ms, of its start and of the broker when the
-    newest example that it may see arrived.
+    """What is written down. reason: why it began; kind: the same in one word. begun_at, newest_at: UTC ms, of its start
+    and of the broker when the newest example that trains arrived. examples: how many train.
     """
 
     task: str
@@ -39,6 +39,7 @@ class Cycle:
     begun_at: int
     newest_at: int
     examples: int
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Bench:
     """The workbench of one task: a folder with the fine-tune that is under way, if any. One process at a time."""
 
     def __init__(self, settings: Settings, task: str, folder: Path, standby: Standby) -> None:
-        self._settings, self.task, self._folder, self._standby = settings, task, folder, standby
+        self._settings, self.task, self.folder, self._standby = settings, task, folder, standby
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -70,13 +71,13 @@ class Bench:
         delays: dict[str, Any] | None = None,
     ) -> None:
         """Writes the files and the plan, then the note that it has begun. Raises OSError where the disk is full."""
-        folder = self._folder / str(cycle.number)
+        folder = self.folder / str(cycle.number)
         try:
             self._write(cycle, split, catalog, examples, folder, seed, delays)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)  # a full disk gets back what it gave
             raise
-        for old in self._folder.iterdir():
+        for old in self.folder.iterdir():
             if old.is_dir() and old.name.isdecimal() and old != folder:
                 shutil.rmtree(old, ignore_errors=True)
 
@@ -100,7 +101,7 @@ class Bench:
         plan["gate"]["seed"] = seed
         with whole(folder / PLAN) as partial:
             partial.write_text(json.dumps(plan))
-        with whole(self._folder / NOTE) as partial:
+        with whole(self.folder / NOTE) as partial:
             partial.write_text(json.dumps(asdict(cycle)))
 
     def _plan(
@@ -127,7 +128,7 @@ class Bench:
             },
             "catalog": {"path": str(folder / "catalog.npz"), "sha256": catalog},
             "out": str(folder / "out"),
-            "reservoir": {"folder": str(self._folder / "reservoir"), "rows": learning.reservoir},
+            "reservoir": {"folder": str(self.folder / "reservoir"), "rows": learning.reservoir},
             "int8": settings.engine.precision == "int8",
             "threads": learning.threads,
             "memory_mb": learning.memory_mb,
@@ -135,6 +136,7 @@ class Bench:
                 "standing": split.standing.as_dict(),
                 "held_until": split.held_until,
                 "reason": cycle.reason,
+                "trigger": cycle.kind,
                 "number": cycle.number,
             },
         }
@@ -142,7 +144,7 @@ class Bench:
     @property
     def cycle(self) -> Cycle | None:
         """The fine-tune that has begun and is not settled. Raises StateError for a note that cannot be read."""
-        path = self._folder / NOTE
+        path = self.folder / NOTE
         try:
             return Cycle(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError:
@@ -159,7 +161,7 @@ class Bench:
         """Runs the fine-tune of the note, from where it was."""
         cycle = self.cycle
         assert cycle is not None, "begin it first"
-        folder = self._folder / str(cycle.number)
+        folder = self.folder / str(cycle.number)
         (folder / SAID).unlink(missing_ok=True)
         self._process = self._standby.start(folder / PLAN)
 
@@ -174,7 +176,7 @@ class Bench:
             return None
         cycle = self.cycle
         assert cycle is not None
-        folder = self._folder / str(cycle.number)
+        folder = self.folder / str(cycle.number)
         said = _last_object(folder / SAID)
         if process.returncode == 0 and said.get("made"):
             passed = said.get("verdict") == "pass"
@@ -187,7 +189,7 @@ class Bench:
     def settle(self) -> None:
         """It is over, whatever came of it: the next one may begin."""
         self._process = None
-        (self._folder / NOTE).unlink(missing_ok=True)
+        (self.folder / NOTE).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Ends the process, if one runs; the note stays, and the next `start` goes on."""

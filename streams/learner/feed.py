@@ -12,9 +12,11 @@ from schemas.registry import Registry
 from schemas.wire import Decoder
 from streams.config import Settings
 from streams.events import Record
-from streams.offsets import PASSING, bounds, kafka_error, places, plain_consumer, read_range
+from streams.offsets import PASSING, bounds, kafka_error, offsets_at, places, plain_consumer, read_range
 
 BATCH = 2_000
+READ_BACK = 2_000_000
+"""Records of a topic that are read again at the start, at most, for what labels say of earlier releases."""
 
 Take = Callable[[Record, Message], None]
 
@@ -71,6 +73,16 @@ class Feed:
                 self.unreadable += 1
             self.next[message.partition()] = message.offset() + 1
         return len(arrived)
+
+
+def back_to(settings: Settings, topic: str, time_ms: float) -> dict[int, int]:
+    """By partition, the offset of the first record since a UTC ms, or a later one: no more than READ_BACK of the topic.
+
+    Raises BrokerUnavailable, SettingsError.
+    """
+    since = offsets_at(settings, topic, max(int(time_ms), 0))
+    ends = bounds(settings, [(topic, part) for part in since])
+    return {part: max(at, ends[topic, part][1] - READ_BACK // len(since)) for part, at in since.items()}
 
 
 def read_examples(

@@ -22,17 +22,20 @@ from schemas.wire import Decoder
 from streams.catalog import Catalogue
 from streams.config import Settings
 from streams.events import Record
-from streams.learner.champion import LIVE, ROLLED_BACK, Champions
+from streams.learner.champion import BAD, LIVE, Champions
 from streams.learner.child import Standby
 from streams.learner.control import Control, Speaker
 from streams.learner.cycle import Bench
-from streams.learner.feed import Feed, read_examples
+from streams.learner.feed import Feed, back_to, read_examples
+from streams.learner.first_score import Awaited
 from streams.learner.forgetting import Forgetting
 from streams.learner.metrics import LearnerMetrics
+from streams.learner.starting import Starting, start
+from streams.learner.taking_back import TakingBack
 from streams.learner.task import TaskLearning
 from streams.learner.telling import Teller
+from streams.learner.watching import Pair
 from streams.live import CatalogueFeed
-from streams.offsets import offsets_at
 from streams.patience import until_it_works
 from streams.privacy.ledger import Ledger
 from streams.tasks import make_task
@@ -44,6 +47,8 @@ T = TypeVar("T")
 SERVED = 10_000
 
 ROUND_S, LOOK_S, READ_S = 0.2, 1.0, 60.0
+EARLY_MS = 60_000
+"""By how much a label may come before the comparison of its event."""
 
 
 class Learning:
@@ -52,14 +57,16 @@ class Learning:
     def __init__(self, settings: Settings, metrics: LearnerMetrics, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._metrics, self._clock = settings, metrics, clock
         self._stopping = threading.Event()
-        self._tasks = {name: TaskLearning(settings, make_task(name)) for name in settings.tasks}
+        self._tasks = {
+            name: TaskLearning(settings, make_task(name), partial(self._precedes, name)) for name in settings.tasks
+        }
         folder = settings.data_dir / "learner" / settings.app_id
         self._standby = Standby(settings.learning.niceness, folder / "standby.txt")
         self._benches = {name: Bench(settings, name, folder / name, self._standby) for name in settings.tasks}
         self._catalog = Catalogue()
         self._granted: dict[str, int] = {}
         self._unusable: dict[str, str] = {}
-        self._moved: dict[str, tuple[str, int]] = {}
+        self._awaited = {name: Awaited(bench.folder) for name, bench in self._benches.items()}
         self._served = deque[Record](maxlen=SERVED)
         self._looked = 0.0
         self.rounds = 0
@@ -90,10 +97,14 @@ class Learning:
         made = partial(self._until_it_works, "the registry")
         self._champions = made(lambda: Champions(settings, registry))
         self._control = made(lambda: Control(settings, registry))
+        self._taking_back = TakingBack(self._champions, self._metrics, self._follow, self._now)
         self._teller = Teller(made(lambda: Speaker(settings, registry)), self._metrics, self._clock)
         self._feed = made(lambda: CatalogueFeed(settings, registry, self._catalog))
         self._forgotten = made(lambda: Ledger(settings, registry))
         self._forgetting = Forgetting(settings, self._forgotten, settings.data_dir / "learner" / settings.app_id)
+        self._starting = Starting(
+            settings, registry, self._metrics, self._standby, self._forgetting, self._catalogue
+        )  # fmt: skip
         decoders = made(lambda: (Decoder(registry, "training_example"), Decoder(registry, "shadow_score")))
         self._examples = Feed(settings, settings.topics.examples, decoders[0], self._on_example)
         self._shadows = Feed(settings, settings.topics.shadow, decoders[1], self._on_shadow)
@@ -109,30 +120,37 @@ class Learning:
                 reader.stop()
             self._examples.close()
             self._shadows.close()
-            for bench in self._benches.values():
+            for name, bench in self._benches.items():
                 bench.stop()
+                self._tasks[name].save_waits(bench.folder)
             self._standby.stop()
 
     # -- the beginning
 
     def _begin(self) -> None:
         """Reads back what the live releases have not learned, and compares anew since they are live."""
-        moved, starts = self._now(), []
+        starts = []
         self._granted = {name: said.detail.get("granted", 0) for name, said in self._control.statuses().items()}
-        for name in self._tasks:
+        for name, task in self._tasks.items():
+            task.load_waits(self._benches[name].folder)
             self._follow(name)
-            if (pointer := self._champions.pointer(name)) is not None:
-                moved = min(moved, pointer.announced_at)
-            starts.append(self._tasks[name].standing.start)
-        self._shadows.open(offsets_at(self._settings, self._settings.topics.shadow, moved))
+            starts += [task.standing.start, task.waits.next]
+        self._shadows.open(back_to(self._settings, self._settings.topics.shadow, self._now() - self._horizon_ms()))
         while not self._shadows.current and not self._stopping.is_set():
             self._shadows.poll(ROUND_S)
+        compared = [watching.since for task in self._tasks.values() for watching in task.pairs if watching.compared]
+        if compared:  # the labels of what was compared come again
+            starts.append(back_to(self._settings, self._settings.topics.examples, min(compared) - EARLY_MS))
         parts = {part for start in starts for part in start}
         self._examples.open({part: min(start.get(part, 0) for start in starts) for part in parts})
-        for bench in self._benches.values():
-            if (cycle := bench.cycle) is not None:
-                log.info("going on with the fine-tune of %s", cycle.task)
-                bench.start()
+        for name, bench in self._benches.items():
+            if bench.cycle is not None and not bench.running and start(self._tasks[name], bench):
+                log.info("going on with the fine-tune of %s", name)
+
+    def _horizon_ms(self) -> float:
+        """How long ago an event may have been compared whose label comes now."""
+        longest = max(task.window_ms for task in self._tasks.values())
+        return longest + 1000 * self._settings.swap.watch_s
 
     def _follow(self, name: str) -> None:
         """Takes note of another live release."""
@@ -140,7 +158,7 @@ class Learning:
         if live is None or live == task.champion:
             return
         previous = pointer.previous if pointer else None
-        if previous is not None and self._champions.state(name, previous) == ROLLED_BACK:
+        if previous is not None and self._champions.state(name, previous) in BAD:
             previous = None  # it is known to be worse
         if (manifest := self._manifest(name, live)) is None:
             return
@@ -175,7 +193,7 @@ class Learning:
             self._follow(name)
             for part, at in self._examples.next.items():
                 task.arrivals.read_to(part, at)
-            self._watch(task)
+            self._taking_back.look(task)
             self._end(task, self._benches[name])
         due = self._clock() - self._looked >= LOOK_S
         if due and self._examples.current and not any(bench.cycle for bench in self._benches.values()):
@@ -205,32 +223,18 @@ class Learning:
             seen = task.seen(asked=self._asked(name), paused=self._control.command(name).paused)
             if (reason := task.reason(seen, self._now())) is None:
                 if task.nearly(seen):
-                    self._standby.prepare()
+                    self._starting.stand_by()
                 continue
-            self._standby.prepare()
-            self._fine_tune(task, reason)
+            self._starting.begin(task, self._benches[name], reason, task.kind(seen, self._now()), self._now())
             self._granted[name] = self._control.command(name).asked_at
             return
 
     def _asked(self, name: str) -> bool:
         return self._control.command(name).asked_at > self._granted.get(name, 0)
 
-    def _fine_tune(self, task: TaskLearning, reason: str) -> None:
-        bench, found, seed = self._benches[task.name], task.split, task.seed()
-        log.info("a fine-tune of %s begins: %s", task.name, reason, extra={"task": task.name})
+    def _catalogue(self) -> Catalogue:
         self._feed.drain()
-        cycle = task.cycle(reason, self._now())
-        examples = read_examples(self._settings, self._registry, task.name, found.ranges, self._forgetting.deleted)
-        fresh = (record for part, at, record in examples if not task.knows(part, at, record))
-        try:
-            bench.begin(cycle, found, self._catalog, fresh, seed=seed, delays=task.waits.estimated())
-            bench.start()
-        except OSError as error:
-            task.attempts += 1
-            task.last = {"result": "failed", "why": f"the files could not be written: {error}"}
-            log.error("the fine-tune of %s did not begin: %s", task.name, error)
-            return
-        self._metrics.triggers.labels(task.name).inc()
+        return self._catalog
 
     def _end(self, task: TaskLearning, bench: Bench) -> None:
         """What came of the fine-tune that has ended, if one has."""
@@ -246,35 +250,22 @@ class Learning:
             except ReleaseError as error:  # damaged since it was made; what is live stays
                 outcome = replace(outcome, reason=str(error))
         bench.settle()
-        self._teller.ended(task, outcome, state)
+        self._teller.ended(task, cycle, outcome, state)
         if state == LIVE:
-            self._moved[task.name] = str(outcome.made), cycle.newest_at
+            self._awaited[task.name].wait_for(str(outcome.made), cycle.newest_at)
             self._follow(task.name)
         else:
             task.attempts += 1
 
     # -- what is live
 
-    def _watch(self, task: TaskLearning) -> None:
-        """Takes a release back that does worse than the one before it."""
-        watching = task.watching
-        if watching is None:
-            return
-        verdict = watching.verdict()
-        if verdict.action != "rollback":
-            return
-        task.watching = None
-        log.error("release %s/%s is taken back: %s", task.name, watching.pair.live, " ".join(verdict.reasons))
-        if self._champions.roll_back(task.name, watching.pair.live, verdict.as_dict(), self._now()) is not None:
-            self._metrics.rollbacks.labels(task.name).inc()
-            self._follow(task.name)
-            task.attempts += 1
-            task.last = {"result": "rolled back", "made": watching.pair.live, "why": " ".join(verdict.reasons)}
+    def _precedes(self, name: str, pair: Pair) -> bool:
+        return self._taking_back.precedes(name, pair)
 
     def _say(self, task: TaskLearning) -> None:
-        name, pointer, moved = task.name, self._champions.pointer(task.name), self._moved.get(task.name)
-        if moved is not None and self._teller.scores(task, *moved):
-            del self._moved[name]
+        name, pointer, awaited = task.name, self._champions.pointer(task.name), self._awaited[task.name]
+        if awaited.release is not None and self._teller.scores(task, *awaited.release):
+            awaited.heard()
         self._teller.status(
             task,
             running=self._benches[name].running,

@@ -51,6 +51,11 @@ class Maturing:
         if not (self._silence and record["source"]):
             self._mature = max(self._mature, record["event_time"])
 
+    @property
+    def until(self) -> int:
+        """UTC ms: of events up to then all has been given that will be; lately heard ones apart."""
+        return self._mature
+
     def take(self) -> Iterator[Matured]:
         """What has matured since the last call, oldest first."""
         while self._waiting and self._waiting[0].event_time <= self._mature:

@@ -20,6 +20,7 @@ class Figures:
     labels: int
     positives: int
     roc_auc: float
+    pr_auc: float
     calibration: float
     estimated_roc_auc: float
 
@@ -47,6 +48,7 @@ class Quality:
             len(known),
             int((label > 0.5).sum()),
             roc_auc(p, label * weight, (1 - label) * weight),
+            pr_auc(p, label * weight, (1 - label) * weight),
             float(weight @ p) / positives if positives > 0 else float("nan"),
             roc_auc(said, said, 1 - said),
         )
@@ -64,3 +66,18 @@ def roc_auc(score: Floats, positive: Floats, negative: Floats) -> float:
     up, down = np.bincount(place, positive), np.bincount(place, negative)
     below = np.cumsum(down) - down
     return float(up @ (below + down / 2) / total)
+
+
+def pr_auc(score: Floats, positive: Floats, negative: Floats) -> float:
+    """Average precision where each score stands for so much of a positive and of a negative; NaN without positives.
+
+    Precision at each score that is given, weighted by the positives that have it: the step-wise area under the
+    precision-recall curve, ties as one step (as scikit-learn has it).
+    """
+    total = float(positive.sum())
+    if not total > 0:
+        return float("nan")
+    _, place = np.unique(-score, return_inverse=True)
+    up, down = np.bincount(place, positive), np.bincount(place, negative)
+    found, all_ = np.cumsum(up), np.cumsum(up + down)
+    return float(up @ (found / np.maximum(all_, 1e-300)) / total)

@@ -70,6 +70,8 @@ class Learner:
             for task, counts in self.labels.take_counts().items():
                 self._metrics.joined(task, counts)
             self._metrics.examples.inc(self.labels.take_examples())
+            if (seconds := self.labels.join_s) is not None:
+                self._metrics.label_join.set(seconds)
             if (watermark := self.labels.watermark) is not None:
                 self._metrics.behind.set(time.time() - watermark / 1000)
 

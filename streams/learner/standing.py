@@ -47,6 +47,11 @@ class Standing:
         start, end = ({str(part): at for part, at in sorted(each.items())} for each in (self.start, self.end))
         return {"start": start, "end": end, "until": self.until}
 
+    def covers(self, partition: int, offset: int, time: int) -> bool:
+        """`learned` of one record."""
+        before = offset < self.start.get(partition, 0)
+        return before or (offset < self.end.get(partition, 0) and time <= self.until)
+
     def learned(self, partition: Ints, offset: Ints, time: Ints) -> NDArray[np.bool_]:
         """(N,) of records at these places, with event times in UTC ms."""
         start, end = (_looked_up(each, partition) for each in (self.start, self.end))

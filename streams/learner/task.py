@@ -3,22 +3,24 @@ It decides nothing by a clock of its own: every question has the time as an argu
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xxhash
 from confluent_kafka import Message
 
 from engines.manifest import Manifest
 from finetune.drift import Drift
-from finetune.trigger import Seen, TriggerRule, ask, why_not
+from finetune.trigger import Seen, TriggerRule, ask, kind_of, why_not
 from streams.config import Settings
 from streams.events import Record
 from streams.labels.rules import Rule
 from streams.learner.cycle import Cycle
 from streams.learner.inputs import scalars
+from streams.learner.lists import Lists
 from streams.learner.maturing import Matured, Maturing
+from streams.learner.pairs import Pairs
 from streams.learner.quality import Quality
 from streams.learner.split import Arrivals, Split, split
 from streams.learner.standing import Standing
@@ -30,13 +32,15 @@ log = logging.getLogger(__name__)
 
 SHOWN_RELEASES = 3
 ROWS = 256  # whose inputs are looked at together
+WAITS = "waits.json"
 NEARLY = 0.75  # of the examples that trigger: a process that waits takes some 400 MB
 
 
 class TaskLearning:
     """Used from one thread."""
 
-    def __init__(self, settings: Settings, task: Task) -> None:
+    def __init__(self, settings: Settings, task: Task, precedes: Callable[[Pair], bool] = lambda pair: False) -> None:
+        """precedes: see `Pairs`."""
         self.task, self._settings = task, settings
         learning = settings.learning
         self._rule = Rule.of(task, learning.windows_s.get(task.name, 0))
@@ -52,8 +56,9 @@ class TaskLearning:
         self.standing = Standing.of({})
         self.floor = self.standing
         """What `arrivals` holds no more."""
-        self.watching: Watching | None = None
+        self.pairs = Pairs(task, budget_ms=settings.deadline_ms(task.name) / 4, precedes=precedes)
         self.quality: dict[str, Quality] = {}
+        self.lists = Lists(self._rule.window_ms)
         self.attempts = 0
         """Fine-tunes since the last that went live."""
         self.started_at = 0
@@ -65,28 +70,50 @@ class TaskLearning:
     def name(self) -> str:
         return self.task.name
 
+    @property
+    def watching(self) -> Watching | None:
+        """The evidence on what is live; None where there is nothing to compare it with."""
+        return self.pairs.current
+
+    def load_waits(self, folder: Path) -> None:
+        self.waits = Waits.load(self._rule.name, folder / WAITS)
+
+    def save_waits(self, folder: Path) -> None:
+        """Where that cannot be done, the next start has more to read."""
+        if not self.waits.next:
+            return
+        try:
+            self.waits.save(folder / WAITS)
+        except OSError as error:
+            log.warning("how long labels of %s took was not written down: %s", self.name, error)
+
     # -- what comes
 
     def example(self, record: Record, message: Message) -> None:
         """A TrainingExample of the task."""
-        self._arrive(message.partition(), message.offset(), record, message.timestamp()[1])
-        self.waits.add(record, message.partition())
+        if not self.knows(message.partition(), message.offset(), record):
+            self._arrive(message.partition(), message.offset(), record, message.timestamp()[1])
+        self.waits.add(record, message.partition(), message.offset())
+        if self._ranks and record["label"] > 0:
+            self.lists.wanted(record["target_id"], record["candidate_id"])
         self._maturing.add(record)
         for label in self._maturing.take():
             self._matured(label)
 
     def _matured(self, label: Matured) -> None:
-        if self.watching is not None:
-            self.watching.matured(label)
+        self.pairs.matured(label)
         if label.prediction is not None and not self._ranks:
             self._of(label.release).labelled(label.prediction, label.label, label.weight)
-            self.drift.labelled([label.prediction], [label.label])
+            if label.event_time > self.standing.until:  # not what is read again at the start
+                self.drift.labelled([label.prediction], [label.label])
 
     def served(self, record: Record) -> None:
         """A served record: what went in, and what was said of it."""
         if record["fallback"] is not None:
             return
-        if not self._ranks:
+        if self._ranks:
+            self.lists.served(record)
+        else:
             quality = self._of(record["release"])
             for chance in record["prediction"]:
                 quality.said(chance)
@@ -110,13 +137,21 @@ class TaskLearning:
 
     def knows(self, partition: int, offset: int, record: Record) -> bool:
         """Whether the live release has learned it."""
-        place = (np.array([each], np.int64) for each in (partition, offset, record["event_time"]))
-        return bool(self.standing.learned(*place)[0])
+        return self.standing.covers(partition, offset, record["event_time"])
 
     def shadow(self, record: Record) -> None:
         """A ShadowScore of the task."""
-        if self.watching is not None:
-            self.watching.shadow(record)
+        self.pairs.shadow(record)
+
+    @property
+    def window_ms(self) -> int:
+        """After which a label of an event has come, if one does."""
+        return self._rule.window_ms + self._rule.grace_ms
+
+    def end_pairs(self) -> None:
+        """Lets go of the earlier pairs of releases about which nothing more can be said."""
+        wait_ms = 0 if self._rule.negatives > 0 else self._rule.window_ms
+        self.pairs.over(self._maturing.until - wait_ms)
 
     def _of(self, release: str) -> Quality:
         if release not in self.quality:
@@ -143,8 +178,7 @@ class TaskLearning:
         if own:
             self.attempts = 0
         self.champion, self.standing, self._split = version, standing, None
-        budget_ms = self._settings.deadline_ms(self.name) / 4
-        self.watching = Watching(self.task, Pair(version, previous), budget_ms=budget_ms) if previous else None
+        self.pairs.follow(Pair(version, previous) if previous else None)
         self.first_at = None
         self.drift.reset()
         return not own and not back
@@ -173,6 +207,10 @@ class TaskLearning:
         """Why a fine-tune begins now; None: none does."""
         return None if self._unjudged() else ask(self._trigger, seen, self._drifted(), now_ms)
 
+    def kind(self, seen: Seen, now_ms: int) -> str:
+        """One word for the reason of a fine-tune that begins now: of `finetune.trigger.KINDS`."""
+        return kind_of(self._trigger, seen, self._drifted(), now_ms) or ""
+
     def nearly(self, seen: Seen) -> bool:
         """Whether there will soon be enough for a fine-tune."""
         return not seen.paused and seen.examples >= NEARLY * self._trigger.examples
@@ -192,12 +230,12 @@ class TaskLearning:
         have = f"{found.gate:,} labels, {found.gate_positives:,} of them positive"
         return f"The gate's window has {have}; it takes {labels:,} and {positives:,}."
 
-    def cycle(self, reason: str, now_ms: int) -> Cycle:
+    def cycle(self, reason: str, kind: str, now_ms: int) -> Cycle:
         """The fine-tune that begins now."""
         assert self.champion is not None
         found = self.split
         self.started_at, self.newest_tried = now_ms, found.new
-        return Cycle(self.name, now_ms, reason, self.champion, now_ms, found.newest_at, found.training)
+        return Cycle(self.name, now_ms, reason, self.champion, now_ms, found.newest_at, found.training, kind)
 
     def seed(self) -> int:
         """The same for the same examples after the same champion."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from streams.learner.control import Speaker, Status
-from streams.learner.cycle import Outcome
+from streams.learner.cycle import Cycle, Outcome
 from streams.learner.metrics import LearnerMetrics
 from streams.learner.task import TaskLearning
 
@@ -51,11 +51,16 @@ class Teller:
         metrics.compared.labels(name).set(task.watching.compared if task.watching else 0)
         for release, quality in task.quality.items():
             metrics.quality(name, release, quality.figures())
+        for release, figures in task.lists.figures().items():
+            metrics.lists(name, release, figures)
 
-    def ended(self, task: TaskLearning, outcome: Outcome, state: str) -> None:
+    def ended(self, task: TaskLearning, cycle: Cycle, outcome: Outcome, state: str) -> None:
         """A fine-tune has ended, and its release is in that state."""
         parts = outcome.said.get("seconds", {})
-        task.last = {"result": state, "made": outcome.made, "why": outcome.reason, "seconds": parts}
+        task.last = {
+            "result": state, "made": outcome.made, "why": outcome.reason, "trigger": cycle.kind, "began": cycle.reason,
+            "seconds": parts,
+        }  # fmt: skip
         for part, seconds in parts.items():
             self._metrics.seconds.labels(task.name, part).set(seconds)
         self._metrics.gates.labels(task.name, state).inc()

@@ -12,7 +12,7 @@ from streams.console.ops.row_charts import Lane, Row
 from streams.pointers import Announcement, Pointer
 
 LANES = 8
-TONES = {"live": "good", "refused": "bad", "rolled back": "bad", "retired": "warn", "candidate": "info"}
+TONES = {"live": "good", "refused": "bad", "rolled back": "bad", "worse": "bad", "retired": "warn", "candidate": "info"}
 
 
 @dataclass(frozen=True, slots=True)
