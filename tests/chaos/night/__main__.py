@@ -5,6 +5,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -69,6 +70,7 @@ def over(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     arguments = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # told to end, it ends whom it has started
     for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
         del os.environ[name]
     figures = Counter[str]()

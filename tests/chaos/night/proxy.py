@@ -24,7 +24,6 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._cut, self._delay_s = False, 0.0
-        self.connections = 0
 
     @property
     def address(self) -> str:
@@ -59,7 +58,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._flows.set)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         try:
             if not self._cut:
                 there, onward = await asyncio.open_connection("127.0.0.1", self._target)

@@ -10,9 +10,7 @@ class Story:
 
     def __init__(self) -> None:
         self._began, self._lock = time.monotonic(), threading.Lock()
-        self.lines = 0
 
     def say(self, what: str) -> None:
         with self._lock:
-            self.lines += 1
             print(f"{time.monotonic() - self._began:7.1f} s  {what}", file=sys.stderr, flush=True)
