@@ -90,6 +90,15 @@ def test_what_was_written_down_is_gone_on_with(tmp_path: Path) -> None:
     assert again.estimated() == heard(records).estimated()
 
 
+def test_what_others_wrote_in_between_is_not_read_again(tmp_path: Path) -> None:
+    made, path = heard(many(10)), tmp_path / "waits.json"
+    made.read_to({0: 25, 1: 7})
+    made.save(path)
+    assert Waits.load("fraud", path).next == {0: 25, 1: 7}
+    made.read_to({0: 20})
+    assert made.next[0] == 25
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", json.dumps({"name": "click"}), json.dumps({"name": "fraud", "next": {"a": 1}})]
 )

@@ -164,7 +164,10 @@ class Learning:
             return
         first = task.champion is None
         if task.follow(live, manifest, previous) and not first:
-            ranges = {part: (task.standing.start.get(part, 0), at) for part, at in self._examples.next.items()}
+            starts = task.standing.start
+            ranges = {
+                part: (starts.get(part, 0), at) for part, at in self._examples.next.items() if starts.get(part, 0) < at
+            }
             for part, offset, record in read_examples(self._settings, self._registry, name, ranges):
                 task.reread(part, offset, record)
         for part, at in self._examples.next.items():

@@ -80,6 +80,7 @@ class TaskLearning:
 
     def save_waits(self, folder: Path) -> None:
         """Where that cannot be done, the next start has more to read."""
+        self.waits.read_to(self.arrivals.end)
         if not self.waits.next:
             return
         try:

@@ -8,6 +8,7 @@ offsets give equal plans. The file only saves reading the topic from its beginni
 import json
 import logging
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +48,11 @@ class Waits:
         self._delay.append(max(0, record["observed_at"] - record["event_time"]))
         if len(self._time) > 2 * KEPT:
             self._keep()
+
+    def read_to(self, ends: Mapping[int, int]) -> None:
+        """All records before these offsets have been added, and what else was there is of other tasks."""
+        for partition, offset in ends.items():
+            self.next[partition] = max(self.next.get(partition, 0), offset)
 
     def estimated(self) -> dict[str, Any] | None:
         """As a plan has it, from the newest KEPT by event time; None while too few positives are known."""
