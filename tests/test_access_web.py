@@ -59,6 +59,7 @@ class Shop:
         app.router.add_get("/undeclared", undeclared)
         app.router.add_get("/loginx", undeclared)
         app.router.add_get("/healthz", undeclared)
+        app.router.add_post("/posted", handler("policy"))
         app.router.add_static("/static", self.static)
         for action in LEAST:
             app.router.add_get(f"/pages/{action}", handler(action))
@@ -129,6 +130,22 @@ def test_who_is_not_logged_in_reaches_nothing_but_login_health_and_static_files(
         assert shop.reached == []
         for path in ("/login", "/login/once", "/healthz", "/static/app.js"):
             assert (await shop.get(path)).status == 200
+
+    play(shop, story)
+
+
+def test_who_sends_a_form_after_their_session_comes_back_to_its_page(shop: Shop) -> None:
+    async def story() -> None:
+        here = str(shop.client.make_url("/"))
+        for page, back in (
+            (f"{here}pages/see?a=b", "/login?next=/pages/see?a%3Db"),
+            (f"{here}no/such/page", "/login"),
+            (f"{here}posted", "/login"),
+            ("https://elsewhere.example/pages/see", "/login"),
+            ("", "/login"),
+        ):
+            answer = await shop.post("/pages/policy", headers={"Referer": page})
+            assert (answer.status, answer.headers["Location"]) == (303, back), page
 
     play(shop, story)
 

@@ -120,7 +120,7 @@ class Gate:
             warnings.simplefilter("ignore", web.NotAppKeyWarning)
             request["identity"] = who
         if who is None:
-            return _unknown(request)
+            return await _unknown(request)
         if not missing and not who.can(action):
             return self._refuse(request, who, action)
         if request.method not in READING and who.csrf and not await self._meant(request, who):
@@ -188,11 +188,21 @@ class Gate:
         return web.Response(status=403, text=self._refused_page(view), content_type="text/html")
 
 
-def _unknown(request: web.Request) -> web.Response:
+async def _unknown(request: web.Request) -> web.Response:
     if _by_program(request):
         return problem(401, "a session or a bearer token is needed", {"WWW-Authenticate": "Bearer"})
-    back = request.path_qs if request.method in READING else "/"
+    back = request.path_qs if request.method in READING else await _sent_from(request)
     raise web.HTTPSeeOther("/login" if back == "/" else f"/login?next={quote(back, safe='/')}")
+
+
+async def _sent_from(request: web.Request) -> str:
+    """The page of ours whose form sent this, where what was typed is kept; else the first page."""
+    page = urlsplit(request.headers.get("Referer", ""))
+    if page.netloc != request.host or not page.path.startswith("/"):
+        return "/"
+    there = page.path + (f"?{page.query}" if page.query else "")
+    found = await request.app.router.resolve(request.clone(method="GET", rel_url=there))
+    return there if found.http_exception is None else "/"
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:

@@ -18,6 +18,7 @@ from tests.console_app import Shown, serving, shown
 from tests.console_ops import filled, house
 from tests.console_shop import alert, alert_id, shop
 
+BAD = "20260131T140000-cccccccc"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not chromium(), reason="no Chromium: apt-get install chromium, or set HEADRACE_CHROMIUM"),
@@ -188,6 +189,11 @@ OPERATIONS = (
     "/live", "/quality?task=fraud", "/learn", "/releases?task=fraud", "/releases/fraud/rollback", "/letters",
     "/policies", "/policies/new", "/lists", "/audit",
 )  # fmt: skip
+OF_ONE = (
+    f"/releases/fraud/at/{BAD}", f"/releases/fraud/promote?version={BAD}", "/releases/fraud/pin",
+    "/letters/replay?all=1&code=truncated", "/policies/at/spring@1?against=winter@2", "/policies/new?from=spring@1",
+)  # fmt: skip
+"""Pages of one thing, which there is in a shop at work only."""
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["a shop at work", "nothing there yet"])
@@ -195,7 +201,7 @@ OPERATIONS = (
 def test_axe_finds_nothing_on_the_operations_pages_and_nothing_is_cut_off(
     chrome: Browser, tmp_path: Path, theme: Any, full: bool
 ) -> None:
-    """Wide and on a phone, with figures and without."""
+    """Wide and on a phone, with figures and without; the dark ones in Chinese."""
     with house(tmp_path, workers=(), learners=()) as made:
         made.here.scraper.round = ops_shots.nothing  # type: ignore[method-assign, assignment]  # what is put in is shown
         if full:
@@ -205,14 +211,42 @@ def test_axe_finds_nothing_on_the_operations_pages_and_nothing_is_cut_off(
         cookie = made.visitor("admin").cookie
         for width in (1440, 360):
             context = chrome.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
-            context.add_cookies([{"name": COOKIE, "value": cookie, "url": made.where}])
+            lang = {"light": "en", "dark": "zh"}[theme]
+            cookies = {COOKIE: cookie, "lang": lang}
+            context.add_cookies([{"name": name, "value": value, "url": made.where} for name, value in cookies.items()])
             page = context.new_page()
-            for path in OPERATIONS:
+            for path in OPERATIONS + (OF_ONE if full else ()):
                 page.goto(made.where + path)
                 page.wait_for_timeout(200)
                 assert violations(page) == [], path
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, path
             context.close()
+
+
+def test_what_was_typed_outlives_the_session_that_it_was_typed_in(chrome: Browser, tmp_path: Path) -> None:
+    with house(tmp_path, workers=(), learners=()) as made:
+        filled(made.shelf, made.shown.now)
+        context = chrome.new_context()
+        first = made.visitor("operator")
+        context.add_cookies([{"name": COOKIE, "value": first.cookie, "url": made.where}])
+        page = context.new_page()
+        page.goto(f"{made.where}/policies/new?from=winter@2")
+        page.get_by_label("Document").fill('name = "summer"\n')
+        made.shown.accounts.sessions.end(first.cookie)
+        page.get_by_role("button", name="Check").click()
+        page.wait_for_url(re.compile("/login.next=/policies/new"))
+        context.add_cookies([{"name": COOKIE, "value": made.visitor("operator").cookie, "url": made.where}])
+        page.goto(f"{made.where}/policies/new?from=winter@2")
+        expect(page.get_by_label("Document")).to_have_value('name = "summer"\n')
+        expect(page.get_by_text("What you had typed is here again.")).to_be_visible()
+        page.get_by_role("button", name="Check").click()
+        expect(page.get_by_text("It can be used")).to_be_visible()
+        page.goto(f"{made.where}/policies/new?from=winter@2")
+        page.get_by_role("button", name="Throw it away").click()
+        expect(page.get_by_label("Document")).not_to_have_value('name = "summer"\n')
+        page.reload()
+        expect(page.get_by_text("What you had typed is here again.")).to_be_hidden()
+        context.close()
 
 
 def _open(console: Shown) -> str:

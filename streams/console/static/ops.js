@@ -61,6 +61,33 @@ if (all) {
   });
 }
 
+// What is typed into a form of some length outlives a session that ends, a page that is too old and a broker that is
+// away: it is kept in this tab until a change of the form is done, which the next page says.
+for (const form of document.querySelectorAll("form[data-draft]")) {
+  const key = `draft ${document.body.dataset.user} ${form.dataset.draft}`;
+  const fields = [...form.elements].filter((field) => field.name && !["hidden", "submit", "checkbox"].includes(field.type));
+  const values = () => Object.fromEntries(fields.map((field) => [field.name, field.value]));
+  const kept = JSON.parse(sessionStorage.getItem(key) ?? "null");
+  const answered = form.querySelector("[aria-invalid]");  // the server shows what was typed, and what is wrong with it
+  if (kept && !answered && fields.some((field) => kept[field.name] !== undefined && kept[field.name] !== field.value)) {
+    const own = values();
+    const fill = (from) => { for (const field of fields) if (from[field.name] !== undefined) field.value = from[field.name]; };
+    fill(kept);
+    const said = document.querySelector(`[data-drafted="${CSS.escape(form.dataset.draft)}"]`);
+    if (said) {
+      said.hidden = false;
+      said.querySelector("button").addEventListener("click", () => {
+        fill(own);
+        sessionStorage.removeItem(key);
+        said.hidden = true;
+      });
+    }
+  }
+  form.addEventListener("input", () => sessionStorage.setItem(key, JSON.stringify(values())));
+}
+const done = document.querySelector("[data-done]");
+if (done) for (const name of done.dataset.done.split(" ")) sessionStorage.removeItem(`draft ${document.body.dataset.user} ${name}`);
+
 // A page of something that runs looks again.
 const again = document.querySelector("[data-reload]");
 if (again) setTimeout(() => location.reload(), Number(again.dataset.reload));
