@@ -75,11 +75,13 @@ def make_release(
     timed: Timed = lambda part: nullcontext(),
     judge: Judge | None = None,
     int8: bool = False,
+    champion: Release | None = None,
 ) -> Release:
     """Publishes the model, with what the newest held-out examples say of it as the compiled engine scores them.
 
-    int8: quantises too, calibrated on the newest that it has learned from; who serves it certifies it. Raises
-    EngineError where the engine differs too much from torch in f32 too, or int8 cannot be made.
+    champion: what the model was fine-tuned from, if it was. int8: quantises too, calibrated on the newest that it has
+    learned from; who serves it certifies it. Raises EngineError where the engine differs too much from torch in f32
+    too, or int8 cannot be made.
     """
     which = np.arange(problem.learning, len(problem.examples))[-problem.held_rows :]
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as drafts:
@@ -87,7 +89,7 @@ def make_release(
         with timed("export"):
             if problem.bias is not None:
                 (folder / PRIOR).write_text(json.dumps(prior_of(problem)))
-            description = export(model, folder, trained=trained)
+            description = export(model, folder, champion, trained=trained)
             draft = ReleaseStore(drafts).publish(problem.name, folder, description)
         table = vector_table(problem, draft)
         engine, certificate = certified(problem, draft, table, which, folder, threads, timed)
