@@ -157,7 +157,7 @@ async def add(request: web.Request) -> web.StreamResponse:
         fields["list"], fields["type"], fields["token"], fields["reason"], typed.until,
         here.audit.pseudonyms.of(identity(request).name), now_ms,
     )  # fmt: skip
-    mark = token_mark(here, fields["token"])
+    mark = here.audit.pseudonyms.of_token(fields["token"])
     detail = {"list": fields["list"], "type": fields["type"], "token": mark, "until": typed.until}
     try:
         await change(request, "list.add", f"list {fields['list']}", detail, lambda: put_on(here, entry))
@@ -174,14 +174,10 @@ async def remove(request: web.Request) -> web.StreamResponse:
     record = here.shelf.lists.get(at)
     if record is None:
         raise seen("/lists?done=removed")
-    detail = {"list": record["list"], "type": record["type"], "token": token_mark(here, record["token"])}
+    mark = here.audit.pseudonyms.of_token(record["token"])
+    detail = {"list": record["list"], "type": record["type"], "token": mark}
     try:
         await change(request, "list.remove", f"list {record['list']}", detail, lambda: take_off(here, at, record))
     except HeadraceError as error:
         return shown(request, None, error)
     raise seen(f"/lists?list={record['list'] if record['list'] in LISTS else ''}&done=removed")
-
-
-def token_mark(here: Ops, token: str) -> str:
-    """The audit log keeps for ever, so it knows the token by a pseudonym: equal for equal tokens, and no way back."""
-    return here.audit.pseudonyms.of(f"token:{token}")
