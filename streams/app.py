@@ -52,9 +52,11 @@ class App(faust.App):
     def __init__(self, settings: Settings, **options: Any) -> None:
         self.settings = settings
         self.lease = Lease(settings.session_timeout_s * (1 - DELIVERY_SHARE))
+        self.transacted: frozenset[str] = frozenset()
         self._intakes: list[Intake] = []
         self._finishing: list[Callable[[], Awaitable[None]]] = []
         self._owned: tuple[int, set[TP]] = (0, set())
+        self._predecessor_s = self.lease.seconds if settings.instance_id else 0.0
         super().__init__(settings.app_id, **options)
 
     def intake(self, *topics: str, max_events: int | None = None) -> Intake:
@@ -84,6 +86,7 @@ class App(faust.App):
 
         async def handle(*_: Any, **__: Any) -> None:
             epoch, before = self._owned
+            await self._predecessor_ended()
             assigned = set(self.batches.assignment())
             kept = assigned & before if epoch == self.lease.epoch else set()
             owned = self.lease.epoch, assigned
@@ -91,6 +94,13 @@ class App(faust.App):
             self._owned = owned
 
         self.on_rebalance_complete.connect(handle, weak=False)
+
+    async def _predecessor_ended(self) -> None:
+        """A static member is let in at once, also while a process of its name still runs or is frozen: that one hands
+        nothing over any more when its lease is over. Before a first assignment only: who is replaced stays away.
+        """
+        seconds, self._predecessor_s = self._predecessor_s, 0.0
+        await asyncio.sleep(seconds)
 
     def on_release(self, finish: Callable[[], Awaitable[None]]) -> None:
         """Has `finish()` awaited before partitions go: at a rebalance, and at the end while we are still a member."""

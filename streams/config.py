@@ -2,6 +2,7 @@
 A value that cannot be used, or a name that is not a setting, is a SettingsError that says from where."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -57,6 +58,12 @@ def _http_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _instance(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,249}", value) or value in (".", ".."):
+        raise ValueError("up to 249 letters, digits, dots, dashes or underscores; empty: none")
+    return value
+
+
 def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value or len(set(value)) != len(value):
         raise ValueError("at least one name, and each name once")
@@ -94,6 +101,9 @@ class Settings(BaseSettings):
     brokers: Annotated[str, AfterValidator(_address_list)] = "127.0.0.1:9092"
     registry_url: Annotated[str, AfterValidator(_http_address)] = "http://127.0.0.1:8081/apis/ccompat/v7"
     app_id: TopicName = Field(default="headrace", description="the consumer group")
+    instance_id: Annotated[str, AfterValidator(_instance)] = Field(
+        default="", description="this worker's own name in the group: by it, a restart gets its partitions back"
+    )
     data_dir: Annotated[Path, AfterValidator(_absolute)] = Field(default_factory=default_data_dir)
     release_store: str = Field(
         default_factory=_in_data_dir("releases"), min_length=1, description="folder or fsspec address"

@@ -7,18 +7,22 @@ from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownMemberIdError, kafka_errors
 from faust.transport.drivers import aiokafka
 from faust.types import TP
 from mode.threads import WorkerThread
 
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, Fenced
 from streams.config import Settings
+from streams.group import Member
 from streams.lease import Lease
 
 HEARTBEATS_PER_SESSION = 10
 #: How often aiokafka's idle fetcher looks around, seconds.
 IDLE_S = 1.0
+#: aiokafka does not know the error that tells a static member of its successor; for us it is one who is no member.
+FENCED_INSTANCE_ID = 82
+kafka_errors.setdefault(FENCED_INSTANCE_ID, UnknownMemberIdError)
 
 
 class Host(Protocol):
@@ -27,6 +31,8 @@ class Host(Protocol):
     settings: Settings
     lease: Lease
     crashed: bool
+    transacted: frozenset[str]
+    """Inputs whose offsets transactions commit."""
 
     async def release(self) -> None:
         """No more batches come. Returns when all that were handed to the scoring loop are finished."""
@@ -53,6 +59,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
             **settings.aiokafka(),
             client_id=conf.broker_client_id,
             group_id=conf.id,
+            group_instance_id=settings.instance_id or None,
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -75,6 +82,7 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
 
     def _watch_membership(self, coordinator: Any, lease: Lease) -> None:
         heartbeat, reset = coordinator._do_heartbeat, coordinator.reset_generation
+        instance = cast(Host, self.app).settings.instance_id
 
         async def beat() -> bool:
             sent_at = lease.clock()
@@ -85,9 +93,17 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
 
         def leave() -> None:
             lease.lose("it is unknown there, or of an old generation")
-            reset()
+            if not instance:
+                reset()
+            elif not self.app.should_stop:  # reset, it would join again at once
+                self.parent_loop.call_soon_threadsafe(self.app._crash, replaced(instance))
 
         coordinator._do_heartbeat, coordinator.reset_generation = beat, leave
+
+    def member(self) -> Member:
+        """From any thread: what is read halfway through a rebalance fits no member, and the group refuses it."""
+        coordinator, settings = self._ensure_consumer()._coordinator, cast(Host, self.app).settings
+        return Member(settings.app_id, coordinator.generation, coordinator.member_id, settings.instance_id)
 
     async def committed(self) -> Mapping[TP, int | None]:
         """What the group has committed of each assigned partition."""
@@ -117,6 +133,16 @@ class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """The stock one prints; the crash itself is logged."""
+
+
+def replaced(instance: str) -> Fenced:
+    """A static member does not join again by itself: it would push out who has its name now, in turn for ever."""
+    return Fenced(
+        f"the membership of {instance!r} is over: another worker joined by that name, or this one was silent too long",
+        where="instance_id",
+        expected="a name of its own for each worker, and heartbeats within session_timeout_s",
+        todo="give each worker its own instance_id; if they have, start this one again",
+    )
 
 
 def _no_actions(assignment: Any) -> tuple[list[Any], dict[Any, Any], float, bool, list[Any]]:

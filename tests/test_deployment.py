@@ -151,6 +151,13 @@ def test_workers_are_scaled_by_the_lag_of_their_group_and_not_beyond_the_partiti
     assert "would be idle" in refused.stderr
 
 
+def test_a_static_worker_is_known_to_its_group_by_its_pods_name() -> None:
+    named = [entry for entry in container("worker", **{"worker.static": "true"})["env"] if "INSTANCE" in entry["name"]]
+    where = {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert named == [{"name": "HEADRACE_INSTANCE_ID", "valueFrom": where}]
+    assert not [entry for entry in container("worker")["env"] if "INSTANCE" in entry["name"]]
+
+
 def test_one_worker_at_a_time_may_be_taken_away() -> None:
     found = manifests()
     budget = found["PodDisruptionBudget", "shop-worker"]["spec"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -45,6 +45,7 @@ SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01".encode(), f"00-{TRACE}-{SPAN}-00".e
 # -- contexts --------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.integers(0, 255))
 def test_a_context_is_read_as_it_was_written(trace, span, flags):
     header = b"00-%032x-%016x-%02x" % (trace, span, flags)
@@ -68,6 +69,7 @@ def test_what_is_no_context_is_passed_over(header):
     assert parent_of([("traceparent", header)]) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["traceparent", "tracestate", "x"]), st.none() | st.binary(max_size=60))))
 def test_no_headers_are_refused(headers):
     parent_of(headers)

@@ -54,7 +54,7 @@ class Worker:
         return self.result()[0]
 
     def result(self) -> tuple[int, str]:
-        _, said = self.process.communicate(timeout=60)
+        _, said = self.process.communicate(timeout=180)
         return self.process.returncode, said
 
 
