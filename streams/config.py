@@ -34,6 +34,7 @@ from streams.config_sections import (
 from streams.config_sources import Environment, File, config_path, explain, flatten, reading
 from streams.security import RegistrySecurity, Security
 from streams.telemetry.settings import TraceSettings
+from streams.tenants import Tenant, own_folder, own_name, own_place, own_store, own_topics
 
 DEADLINES_MS = {"fraud": 1000, "recommendations": 500, "ctr": 200}
 
@@ -98,15 +99,23 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
+    tenant: Tenant = Field(default="", description="the shop, where several share brokers: all its names begin with it")
     brokers: Annotated[str, AfterValidator(_address_list)] = "127.0.0.1:9092"
     registry_url: Annotated[str, AfterValidator(_http_address)] = "http://127.0.0.1:8081/apis/ccompat/v7"
-    app_id: TopicName = Field(default="headrace", description="the consumer group")
+    app_id: Annotated[TopicName, AfterValidator(own_name)] = Field(
+        default="headrace", validate_default=True, description="the consumer group"
+    )
     instance_id: Annotated[str, AfterValidator(_instance)] = Field(
         default="", description="this worker's own name in the group: by it, a restart gets its partitions back"
     )
-    data_dir: Annotated[Path, AfterValidator(_absolute)] = Field(default_factory=default_data_dir)
-    release_store: str = Field(
-        default_factory=_in_data_dir("releases"), min_length=1, description="folder or fsspec address"
+    data_dir: Annotated[Path, AfterValidator(_absolute), AfterValidator(own_folder)] = Field(
+        default_factory=default_data_dir, validate_default=True
+    )
+    release_store: Annotated[str, AfterValidator(own_store)] = Field(
+        default_factory=_in_data_dir("releases"),
+        validate_default=True,
+        min_length=1,
+        description="folder or fsspec address",
     )
     tasks: Annotated[
         tuple[Name, ...],
@@ -125,7 +134,7 @@ class Settings(BaseSettings):
     deadlines_ms: Annotated[dict[Name, Positive], BeforeValidator(_all_deadlines)] = DEADLINES_MS
     security: Security = Security()
     registry_security: RegistrySecurity = RegistrySecurity()
-    topics: Topics = Topics()
+    topics: Annotated[Topics, AfterValidator(own_topics)] = Field(default=Topics(), validate_default=True)
     batch: Batch = Batch()
     engine: EngineSettings = EngineSettings()
     state: StateSettings = StateSettings()
@@ -134,7 +143,7 @@ class Settings(BaseSettings):
     web: Web = Web()
     learner_web: Web = Web(port=6067)
     ask: Ask = Ask()
-    access: Access = Access()
+    access: Annotated[Access, AfterValidator(own_place)] = Access()
     console: ConsoleSettings = ConsoleSettings()
     webhooks: Webhooks = Webhooks()
     webhooks_web: Web = Web(port=6068)
@@ -149,7 +158,7 @@ class Settings(BaseSettings):
 
     def __init__(self, config_file: str | Path | None = None, **values: Any) -> None:
         """`values` outrank the environment. No `config_file`: HEADRACE_CONFIG, or ./headrace.toml."""
-        with reading(config_path(config_file)) as path:
+        with reading(config_path(config_file), values.get("tenant")) as path:
             found = {**File.origins(type(self), path), **Environment.origins(type(self))}
             found |= dict.fromkeys(flatten(values), "argument")
             try:

@@ -22,7 +22,10 @@ CONFIG = "HEADRACE_CONFIG"
 DEFAULT_FILE = "headrace.toml"
 Schema: TypeAlias = type[BaseModel]
 
+TENANT, TENANTS = "tenant", "tenants"
+
 _file: ContextVar[Path | None] = ContextVar("headrace_config_file", default=None)
+_tenant: ContextVar[str] = ContextVar("headrace_tenant", default="")
 
 
 def config_path(given: str | Path | None) -> Path | None:
@@ -42,13 +45,14 @@ def config_path(given: str | Path | None) -> Path | None:
 
 
 @contextmanager
-def reading(path: Path | None) -> Iterator[Path | None]:
-    """pydantic makes the sources itself, so they learn the file's name from here."""
-    token = _file.set(path)
+def reading(path: Path | None, tenant: str | None = None) -> Iterator[Path | None]:
+    """pydantic makes the sources itself, so they learn the file's name, and whose part of it counts, from here."""
+    token, named = _file.set(path), _tenant.set(tenant or os.environ.get(f"{PREFIX}{TENANT.upper()}") or "")
     try:
         yield path
     finally:
         _file.reset(token)
+        _tenant.reset(named)
 
 
 class File(TomlConfigSettingsSource):
@@ -58,14 +62,16 @@ class File(TomlConfigSettingsSource):
         super().__init__(settings_cls, _file.get())
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        return read_toml(file_path)
+        return settings_in(file_path)[0]
 
     @staticmethod
     def origins(schema: Schema, path: Path | None) -> dict[str, str]:
         """Dotted name -> `file:key` of each value in the file."""
         if path is None:
             return {}
-        found = {name: f"{path}:{name}" for name in flatten(read_toml(path))}
+        values, own = settings_in(path)
+        found = {name: f"{path}:{name}" for name in flatten(values)}
+        found |= {name: f"{path}:{TENANTS}.{values[TENANT]}.{name}" for name in flatten(own)}
         for name, origin in found.items():
             check_name(name, schema, origin, spell=str)
         return found
@@ -95,6 +101,34 @@ class Environment(EnvSettingsSource):
             check_name(name, schema, f"environment variable {variable}", spell=variable_name)
             found[name] = f"environment variable {variable}"
         return found
+
+
+def settings_in(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the file says to this process, and what of it comes from the table `[tenants.NAME]` of its shop: that
+    outranks what the file says to all. SettingsError where it has such tables and none is ours.
+    """
+    values = read_toml(path)
+    tables = values.pop(TENANTS, {})
+    tenant = _tenant.get() or values.get(TENANT, "")
+    if not tables:
+        return values, {}
+    if not isinstance(tables, dict) or not isinstance(own := tables.get(tenant), dict) or TENANT in own:
+        known = ", ".join(tables) if isinstance(tables, dict) else ""
+        raise SettingsError(
+            f"the settings of tenant {tenant!r} are not in the file" if tenant else "the file is of several tenants",
+            where=f"{path}:{TENANTS}",
+            expected=f"HEADRACE_TENANT as one of {known}" if known else f"tables [{TENANTS}.NAME]",
+        )
+    return {**merged(values, own), TENANT: tenant}, own
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, table by table; a value of `above` outranks the other."""
+    found = dict(below)
+    for name, value in above.items():
+        old = found.get(name)
+        found[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
 
 
 def read_toml(path: Path) -> dict[str, Any]:

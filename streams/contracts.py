@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from schemas.errors import SettingsError
 from streams.config import Settings
 from streams.tasks import TASKS, make_task
+from streams.tenants import begins
 
 # Setting of the topic -> contract. `state` is ours alone, packed and no Avro.
 CONTRACTS = {
@@ -61,6 +62,8 @@ class TopicContract:
 def topic_contract(settings: Settings, topic: str) -> TopicContract:
     """SettingsError, with the nearest name, where `topic` is none of the settings' topics and of no task."""
     by_name = _by_name(settings)
+    if (own := begins(settings.tenant) + topic) in by_name:  # a shop need not say its own name
+        topic = own
     for task in TASKS:
         if topic in (settings.topics.scores(task), settings.topics.served(task)) and topic not in by_name:
             served = topic == settings.topics.served(task)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from schemas.errors import SettingsError
 from streams.config import Settings
+from streams.tenants import begins
 
 Kind = Literal["topic", "group", "transactional-id"]
 DESCRIBES = ("READ", "WRITE")
@@ -71,12 +73,25 @@ def webhooks(settings: Settings) -> Iterator[Right]:
     yield Right("group", f"{settings.app_id}-webhooks-", "READ", prefix=True)
 
 
+def tenant(settings: Settings) -> Iterator[Right]:
+    """All of one shop, for who sets it up: its processes need the rights of their roles only. SettingsError without."""
+    if not settings.tenant:
+        raise SettingsError(
+            "no tenant is set", where="tenant", todo="say which one: headrace --tenant NAME rights tenant"
+        )
+    begin = begins(settings.tenant)
+    yield from (Right("topic", begin, what, True) for what in ("READ", "WRITE", "CREATE", "DESCRIBE_CONFIGS"))
+    yield Right("group", begin, "READ", True)
+    yield Right("transactional-id", begin, "WRITE", True)
+
+
 ROLES: dict[str, Callable[[Settings], Iterator[Right]]] = {
     "worker": worker,
     "learner": learner,
     "publisher": publisher,
     "consumer": consumer,
     "webhooks": webhooks,
+    "tenant": tenant,
 }
 
 

@@ -158,6 +158,16 @@ def test_a_static_worker_is_known_to_its_group_by_its_pods_name() -> None:
     assert not [entry for entry in container("worker")["env"] if "INSTANCE" in entry["name"]]
 
 
+def test_a_shop_among_several_is_named_to_its_processes_and_to_the_autoscaler() -> None:
+    found = manifests(**SCALED, app_id="mine", tenant="north")
+    [trigger] = found["ScaledObject", "shop-worker"]["spec"]["triggers"]
+    assert trigger["metadata"]["consumerGroup"] == Settings(tenant="north", app_id="mine").app_id
+    for part in ("worker", "learner"):
+        env = {entry["name"]: entry.get("value") for entry in container(part, tenant="north")["env"]}
+        assert env["HEADRACE_TENANT"] == "north"
+        assert "HEADRACE_TENANT" not in {entry["name"] for entry in container(part)["env"]}
+
+
 def test_one_worker_at_a_time_may_be_taken_away() -> None:
     found = manifests()
     budget = found["PodDisruptionBudget", "shop-worker"]["spec"]

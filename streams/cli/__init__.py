@@ -75,6 +75,7 @@ def root(
         "", "--config", metavar="FILE", help="TOML file; else HEADRACE_CONFIG, else ./headrace.toml."
     ),
     debug: bool = typer.Option(False, "--debug", help="On an error, show the traceback too."),
+    tenant: str = typer.Option("", "--tenant", metavar="NAME", help="The shop, where several share brokers."),
 ) -> None:
     """Scores a shop's orders, clicks and ad impressions from Kafka to Kafka.
 
@@ -92,7 +93,7 @@ def root(
         headrace worker &
         headrace tail scores.fraud --table
     """
-    context.obj = Options(config_file=config_file or None, debug=debug)
+    context.obj = Options(config_file=config_file or None, debug=debug, tenant=tenant)
 
 
 @app.command()

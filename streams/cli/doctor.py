@@ -50,7 +50,7 @@ def doctor(
 
 def rights(
     context: typer.Context,
-    role: str = typer.Argument(metavar="ROLE", help="worker, learner, publisher, consumer or webhooks."),
+    role: str = typer.Argument(metavar="ROLE", help="worker, learner, publisher, consumer, webhooks or tenant."),
     principal: str = typer.Option("User:headrace", "--principal", help="As the broker knows who it is."),
     json: bool = JSON_OPTION,
 ) -> None:

@@ -32,6 +32,7 @@ class Options:
 
     config_file: str | None = None
     debug: bool = False
+    tenant: str = ""
 
 
 class Commands(TyperGroup):
@@ -72,6 +73,8 @@ def load_settings(context: typer.Context, *, service: bool = False, **values: An
     from streams.config import Settings
 
     options: Options = context.obj or Options()
+    if options.tenant:
+        values["tenant"] = options.tenant
     settings = Settings(config_file=options.config_file, **values)
     asked = service or options.debug or settings.sources()["log.level"] != "default"
     logs.setup(settings, level="" if asked else "critical")
