@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from streams.config import Settings
-from streams.demo.stage import environment
+from streams.demo.stage import READY, environment
 from tests.chaos.night import clock
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,9 +45,9 @@ class Member:
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
     def ready(self) -> bool:
-        """Of a worker: whether it scores."""
+        """Of a worker: whether it scores; of a learner: whether it is alive."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.settings.web.port}/readyz", timeout=1):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.settings.web.port}/{READY[self.command]}", timeout=1):
                 return True
         except OSError:
             return False
@@ -97,6 +97,15 @@ class Staff:
         with self._lock:
             if (pid := self.members[name].pid) is not None:
                 os.kill(pid, number)
+
+    def wait_ready(self, names: Iterable[str], seconds: float) -> bool:
+        """Whether all of them are ready within that time."""
+        limit = time.monotonic() + seconds
+        while not all(self.members[name].ready() for name in names):
+            if time.monotonic() > limit:
+                return False
+            time.sleep(LOOK_S)
+        return True
 
     def end(self, name: str) -> int | None:
         """SIGTERM, and waits; its exit code, None if there was nobody. By force after END_S."""

@@ -12,6 +12,9 @@ from tests.chaos.night.faults import FAULTS
 from tests.chaos.night.scene import Scene
 from tests.chaos.night.schedule import Strike
 
+# Who was struck is struck again while it is still starting, or only when it is ready (or cannot be, in READY_S).
+AT_ONCE, READY_S = 0.3, 90.0
+
 
 class Striking:
     """`struck` counts by kind; `broken` are faults that could not be applied or healed: a failure of the run itself."""
@@ -61,9 +64,13 @@ class Striking:
         self.struck[strike.kind] += 1
         lasts_s = strike.end_s - strike.start_s
         began = time.monotonic()
-        heal = FAULTS[strike.kind].apply(self._scene, strike.target, random.Random(strike.luck), lasts_s)
+        luck = random.Random(strike.luck)
+        heal = FAULTS[strike.kind].apply(self._scene, strike.target, luck, lasts_s)
         try:
             time.sleep(max(0.0, began + lasts_s - time.monotonic()))
         finally:
             heal()
         self._scene.say(f"over: {strike.kind}, {strike.target}")
+        if luck.random() >= AT_ONCE:
+            ours = strike.touches & self._scene.staff.members.keys()
+            self._scene.staff.wait_ready(ours, min(READY_S, max(0.0, self._seconds - self._now())))
