@@ -2,12 +2,15 @@
 What is found goes into the release's manifest.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 REVIEW_BUDGET = 0.03  # share of orders that may go to an analyst, unless precision allows fewer
 BLOCK_PRECISION = 0.9
+RANKS = 21  # of the review budget, from none of it to twice as much
 NEWTON_STEPS = 12
 SHARES = np.linspace(0, 0.5, 6)  # networks keep half at least: a fine-tune learns in them alone
 
@@ -58,17 +61,22 @@ def shrunk_platt(
 
 def thresholds(
     label: NDArray[np.float32], chance: NDArray[np.float64], budget: float = REVIEW_BUDGET
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """`review`: the score above which the budgeted share lies; `block`: where precision above it is at least 0.9.
+    `review_ranks`: the scores above which 0, a tenth, … and twice the budget lies, for those nearest to its boundary.
 
     budget: the share of orders that analysts look at; it is part of the settings, for the fine-tunes after this one.
     """
     review = float(np.quantile(chance, 1 - budget))
+    ranks = np.quantile(chance, np.maximum(1 - budget * np.linspace(0, 2, RANKS), 0))
     order = np.argsort(-chance)
     precision = np.cumsum(label[order]) / np.arange(1, len(order) + 1)
     precise = np.flatnonzero(precision >= BLOCK_PRECISION)
     block = float(chance[order[precise[-1]]]) if len(precise) else 0.95
-    return {"review": min(review, block), "block": max(block, review), "review_budget": budget}
+    return {
+        "review": min(review, block), "block": max(block, review), "review_budget": budget,
+        "review_ranks": ranks.tolist(),
+    }  # fmt: skip
 
 
 def ordinary(fields: NDArray[np.float32], label: NDArray[np.float32]) -> list[float]:

@@ -8,7 +8,7 @@ newest, from `judging` on, are for figures only.
 from abc import abstractmethod
 from collections.abc import Mapping
 from copy import copy
-from typing import ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ class _Chance(Served):
             return platt(logit, label, weight)
         return delayed_platt(logit, label, self.arrived[which][there], weight)
 
-    def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, float]:
+    def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, Any]:
         return {"mean": float(np.average(label, weights=weight))}
 
     def judge(self, outputs: Outputs, which: NDArray[np.intp], calibration: dict[str, float]) -> dict[str, float]:
@@ -173,7 +173,7 @@ class _Chance(Served):
 class ServedFraud(_Chance):
     name: ClassVar[str] = "fraud"
 
-    def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, float]:
+    def settings(self, label: Floats, chance: NDArray[np.float64], weight: Floats) -> dict[str, Any]:
         budget = float(self.champion.settings.get("review_budget", REVIEW_BUDGET))
         return super().settings(label, chance, weight) | thresholds(label, chance, budget)
 

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from schemas.errors import SettingsError
 from streams.access.settings import Access
+from streams.config_exploring import Exploring
 from streams.config_sections import (
     Ask,
     Batch,
@@ -139,6 +140,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     state: StateSettings = StateSettings()
     swap: Swap = Swap()
+    exploration: Exploring = Exploring()
     learning: LearningSettings = LearningSettings()
     web: Web = Web()
     learner_web: Web = Web(port=6067)

@@ -68,6 +68,7 @@ def tables(work: Work, job: Job) -> Tables | None:
         "decision": _decisions(results),
         "policy_version": own.get("policy_version", _NO_POLICY),
         "propensity": _propensities(results),
+        "otherwise": _otherwise(results),
         **_places(job),
     }
     return Tables(Table(score), Table(served), user, event_id, target)
@@ -132,3 +133,8 @@ def _decisions(results: Sequence[Result]) -> Columnar:
 def _propensities(results: Sequence[Result]) -> Columnar:
     chances = [result.propensity for result in results]
     return _PROPENSITY if chances.count(1.0) == len(chances) else Column(chances)
+
+
+def _otherwise(results: Sequence[Result]) -> Columnar:
+    drawn = [result.otherwise for result in results]
+    return _NONE if drawn.count(None) == len(drawn) else Column(drawn)

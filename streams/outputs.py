@@ -190,6 +190,7 @@ def served_record(job: Job, number: int, target: str, score: Record, result: Res
         "decision": result.decision,
         "policy_version": result.fields.get("policy_version", ""),
         "propensity": result.propensity,
+        "otherwise": result.otherwise,
         "late": score["late"],
         "fallback": score["fallback"],
         "cut": score["cut"],

@@ -22,6 +22,7 @@ from streams.changelog import Changelog
 from streams.codecs import make_names
 from streams.config import Settings
 from streams.entity_worker import EntityWorker
+from streams.exploring import exploring_task
 from streams.flush import Flusher
 from streams.health import Pulse, Watch, Watchdog
 from streams.loop import Loop
@@ -34,7 +35,6 @@ from streams.restore import Recovery, until_it_works
 from streams.scoring import Scorer
 from streams.sender import Sender
 from streams.store import UserStore
-from streams.tasks import make_task
 from streams.web import Server, application
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Worker:
         self.store = UserStore(settings.data_dir / "state" / settings.app_id)
         self.changelog = Changelog(settings)
         self.registry = ConfluentRegistry(settings.registry())
-        self.tasks = [make_task(name) for name in settings.tasks]
+        self.tasks = [exploring_task(settings, name) for name in settings.tasks]
         self.names = make_names(settings, self.tasks)
         self.intake = app.intake(*settings.topics.inputs)
         self.entity_worker = EntityWorker(settings, app)

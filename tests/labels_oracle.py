@@ -37,7 +37,9 @@ def last_word(rule: Rule, served_log: Sequence[Record], labels: Iterable[Record]
     }
     said = {}
     for target, record in first.items():
-        weight = 1 / record["propensity"]
+        drawn = record.get("otherwise")
+        both = drawn is not None and not {drawn, record["decision"]} & set(rule.unanswered)
+        weight = 1.0 if both else 1 / record["propensity"]
         silence = rule.negatives > 0 and record["decision"] not in rule.unanswered
         for candidate, seen in zip(record["candidates"] or [""], shown(record), strict=True):
             for name in rule.names:

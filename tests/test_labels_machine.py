@@ -43,7 +43,11 @@ LABEL = st.tuples(
 )  # fmt: skip
 FIELDS = st.fixed_dictionaries(
     {"propensity": st.sampled_from([1.0, 0.3]), "decision": st.sampled_from([None, "review", "block"])},
-    optional={"shown": st.sampled_from([(), (True, False, True)]), "candidates": st.just([])},
+    optional={
+        "shown": st.sampled_from([(), (True, False, True)]),
+        "candidates": st.just([]),
+        "otherwise": st.sampled_from([None, "approve", "review", "block"]),
+    },
 )
 SERVED = st.builds(Served, st.integers(0, 5), st.integers(0, 5), FIELDS, st.lists(LABEL, max_size=4))
 

@@ -18,7 +18,9 @@ from streams import outputs
 from streams.partitioning import partition_for
 from streams.scoring import Scorer
 from streams.sources.load import START_MS, uniform_load
+from streams.tasks import make_task
 from streams.tasks.base import Result, Serving
+from streams.tasks.exploration import Exploration
 from streams.work import Job, Outgoing, Work
 
 ByTopic = dict[str, list[Outgoing]]
@@ -131,6 +133,7 @@ def test_each_event_has_a_score_where_it_lies_and_what_it_was_computed_from(shop
                 other["prediction"],
                 other["decision"],
                 other["propensity"],
+                other["otherwise"],
             )
 
 
@@ -217,8 +220,10 @@ def test_served_has_the_chance_of_what_was_let_through_for_learning(shop: Shop, 
     scorer, registry = shop.scorer, shop.registry
     [job] = [job for job in work.jobs if job.task.name == "fraud"]
     serving = Serving(scorer.catalog, {}, {"review": 0.5, "block": 0.9})
+    drawing = make_task("fraud")
+    drawing.explore(Exploration(0.02))
     names = [{**event, "event_id": f"e{number}"} for number, event in enumerate(job.events * 200)]
-    results = job.task.results(
+    results = drawing.results(
         {"logit": np.full(len(names), 2.5, np.float32)}, names, job.rows[[0] * len(names)], serving
     )
     chosen = [next(result for result in results if result.decision == each) for each in ("review", "block")]
@@ -228,4 +233,5 @@ def test_served_has_the_chance_of_what_was_let_through_for_learning(shop: Shop, 
     assert [each["propensity"] for each in served] == [
         *(result.propensity for result in chosen), *[1.0] * (len(job.events) - 2),
     ]  # fmt: skip
+    assert [each["otherwise"] for each in served[:3]] == ["block", "review", None]
     assert 0.005 <= served[0]["propensity"] <= 0.02 < 0.98 <= served[1]["propensity"] < 1

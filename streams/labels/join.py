@@ -118,18 +118,24 @@ class Join:
         seen: dict[str, bool] = {}  # a slate may have an ad twice: it is one candidate
         for candidate, one in zip(record["candidates"] or [""], shown(record), strict=True):
             seen[candidate] = seen.get(candidate, False) or one
-        propensity, time = record["propensity"], record["event_time"]
+        time = record["event_time"]
         return Entry(
             WAITING,
             time + self.rule.window_ms,
             time,
             partition,
             offset,
-            1 / propensity if propensity > 0 else 1.0,
+            self._stands_for(record),
             record["decision"] not in self.rule.unanswered,
             list(seen),
             sum(1 << place for place, one in enumerate(seen.values()) if one),
         )
+
+    def _stands_for(self, record: Record) -> float:
+        """How many it counts for: where what it was drawn against would have been answered too, for itself alone."""
+        propensity, otherwise = record["propensity"], record.get("otherwise")
+        answered = otherwise is not None and not {otherwise, record["decision"]} & set(self.rule.unanswered)
+        return 1.0 if answered or propensity <= 0 else 1 / propensity
 
     def _adopt(self, entry: Entry, before: Entry) -> None:
         """Early labels, in the order in which they came, as if they came now."""

@@ -14,6 +14,7 @@ from streams.catalog import Catalogue
 from streams.events import Record
 from streams.features import Inputs, Rows, Table
 from streams.state import History
+from streams.tasks.exploration import Exploration
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Result(NamedTuple):
     decision: str | None = None
     propensity: float = 1.0
     """Chance with which the decision was taken, in float32; see streams.tasks.exploration."""
+    otherwise: str | None = None
+    """What else it could have been; None: it was not drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,10 @@ class Task(ABC):
     @abstractmethod
     def target(self, event: Record) -> str:
         """The label's target id: the key of its `served` record."""
+
+    def explore(self, exploration: Exploration) -> None:
+        """Says how decisions are drawn, before the first: those of most tasks are not."""
+        return
 
     def shown(self, event: Record) -> list[bool]:
         """Of each candidate, whether the user saw it: only such a one can become a negative. Empty: all of them."""

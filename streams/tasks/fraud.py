@@ -15,15 +15,14 @@ from streams.features import MINOR_UNITS, SEQUENCE_FIELDS, Inputs, Rows, Table, 
 from streams.tasks import attributes
 from streams.tasks.base import Context, LabelRule, Result, Serving, Task, Verdict, calibrated
 from streams.tasks.codes import encoded
-from streams.tasks.exploration import Exploration
+from streams.tasks.exploration import HALF, NOTHING, Exploration
 
 BASKET_LINES = 16
 PAYMENT_METHODS = ("card", "paypal", "bank_transfer", "invoice", "wallet", "voucher")
 HOUR, DAY, WEEK = 3_600_000, 86_400_000, 604_800_000
 NEVER = np.iinfo(np.int64).max
-EXPLORED = Exploration(0.02)
 LET_THROUGH = "let through for learning, would be blocked"
-"""The reason that says so: also by which `said` knows it."""
+UNCERTAIN = "drawn for review, its score is near the boundary"
 
 FIELDS: tuple[str, ...] = (
     *("amount", "lines", "quantity", "top_line_share", "usual_amount", "amount_over_usual"),
@@ -64,6 +63,10 @@ class Fraud(Task):
     metric = "pr_auc"
     raises_alerts = True
     late_is_scored = True
+    exploration = NOTHING
+
+    def explore(self, exploration: Exploration) -> None:
+        self.exploration = exploration
 
     def target(self, event: Record) -> str:
         return str(event["order_id"])
@@ -94,7 +97,7 @@ class Fraud(Task):
         chances = calibrated(outputs["logit"], serving.calibration).tolist()
         policy = serving.policy or Thresholds.of(serving.settings)
         return [
-            _decided(event, chance, policy.decide(event, chance, row), row)
+            self._decided(event, chance, policy.decide(event, chance, row), row, serving)
             for event, chance, row in zip(events, chances, rows["fields"], strict=True)
         ]
 
@@ -108,7 +111,40 @@ class Fraud(Task):
             score["decision"], score["decided_by"], tuple(score["rules"]), (), score["policy_version"],
             score["expected_loss"],
         )  # fmt: skip
-        return _result(score, score["probability"], told, list(score["reasons"]))
+        drawn = Drawn(score["decision"], score["propensity"], score["otherwise"])
+        return _result(score, score["probability"], told, list(score["reasons"]), drawn)
+
+    def _decided(
+        self, event: Record, probability: float, told: Verdict, fields: NDArray[np.float32], serving: Serving
+    ) -> Result:
+        """What a rule decides stands; of what the score decides, a little is drawn: see streams.tasks.exploration."""
+        drawn = self._drawn(event["event_id"], probability, told, serving)
+        seen = reasons(fields) if drawn.decision != "approve" else []
+        why = [*drawn.because, *told.because, *seen]
+        return _result(event, probability, told._replace(decision=drawn.decision), why, drawn)
+
+    def _drawn(self, event_id: str, probability: float, told: Verdict, serving: Serving) -> "Drawn":
+        explored = self.exploration
+        if told.decided_by:
+            return Drawn(told.decision)
+        if told.decision == "block" and explored.share > 0:
+            through = explored.lets_through(event_id, probability)
+            chance = explored.propensity(probability, let_through=through)
+            return Drawn("review", chance, "block", (LET_THROUGH,)) if through else Drawn("block", chance, "review")
+        if told.decision != "block" and serving.policy is None and explored.is_near(probability, serving.settings):
+            if explored.reviews(event_id):
+                return Drawn("review", HALF, "approve", (UNCERTAIN,))
+            return Drawn("approve", HALF, "review")
+        return Drawn(told.decision)
+
+
+class Drawn(NamedTuple):
+    """A decision, the chance with which it was taken, and what else it could have been; None: it was not drawn."""
+
+    decision: str
+    propensity: float = 1.0
+    otherwise: str | None = None
+    because: tuple[str, ...] = ()
 
 
 class Thresholds(NamedTuple):
@@ -154,28 +190,14 @@ def reasons(fields: NDArray[np.float32]) -> list[str]:
     return said
 
 
-def _decided(event: Record, probability: float, told: Verdict, fields: NDArray[np.float32]) -> Result:
-    """Of what would be blocked by its score, a small share is reviewed instead: what a rule blocks is blocked."""
-    if told.decision == "approve":
-        return _result(event, probability, told, list(told.because))
-    why = [*told.because, *reasons(fields)]
-    if told.decision == "block" and not told.decided_by and EXPLORED.lets_through(event["event_id"], probability):
-        return _result(event, probability, told._replace(decision="review"), [LET_THROUGH, *why])
-    return _result(event, probability, told, why)
-
-
-def _result(event: Record, probability: float, told: Verdict, why: list[str]) -> Result:
+def _result(event: Record, probability: float, told: Verdict, why: list[str], drawn: Drawn | None = None) -> Result:
+    drawn = drawn or Drawn(told.decision)
     fields = {
         "order_id": event["order_id"], "probability": probability, "decision": told.decision, "reasons": why,
         "policy_version": told.version, "decided_by": told.decided_by, "rules": list(told.rules),
-        "expected_loss": told.expected_loss,
+        "expected_loss": told.expected_loss, "propensity": drawn.propensity, "otherwise": drawn.otherwise,
     }  # fmt: skip
-    propensity = 1.0
-    if told.decision == "block" and not told.decided_by:
-        propensity = EXPLORED.propensity(probability, let_through=False)
-    elif LET_THROUGH in why:
-        propensity = EXPLORED.propensity(probability, let_through=True)
-    return Result(fields, [], [probability], told.decision, propensity)
+    return Result(fields, [], [probability], told.decision, drawn.propensity, drawn.otherwise)
 
 
 def _columns(first: str, last: str) -> slice:

@@ -12,11 +12,11 @@ from streams.answering import answered
 from streams.catalog import NOT_A_CANDIDATE, Catalogue
 from streams.config import Settings
 from streams.events import Record
+from streams.exploring import exploring_task
 from streams.features import unpack
 from streams.live import prior_of
 from streams.lookups import Lookups
 from streams.output_columns import FEATURES_FORMAT
-from streams.tasks import make_task
 from streams.tasks.base import Result, Serving
 from streams.tracing.reproduce import event_of
 
@@ -28,7 +28,7 @@ class Candidate:
         """version: empty for the newest. Raises ReleaseError, EngineError."""
         release = store.open(task, version) if version else store.latest(task)
         engine = settings.engine
-        self.task, self.name = make_task(task), f"{task}/{release.version}"
+        self.task, self.name = exploring_task(settings, task), f"{task}/{release.version}"
         self._loaded = load(
             release, backend=engine.backend, precision=engine.precision, buckets=engine.buckets, threads=engine.threads
         )

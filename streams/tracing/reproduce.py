@@ -233,8 +233,12 @@ class _Again:
     def _compared(self, served: Record, result: Result, size: int, checked: str) -> Reproduced:
         before = _said(served["candidates"], served["prediction"], served["decision"])
         policy = served["policy_version"]
-        after = _said(result.candidates, result.prediction, served["decision"] if policy else result.decision)
+        drawn = served["otherwise"] is not None and result.decision in (served["decision"], served["otherwise"])
+        kept = served["decision"] if policy or drawn else result.decision
+        after = _said(result.candidates, result.prediction, kept)
         here, notes = self.loaded.engine_name, []
+        if drawn:
+            notes.append(f"the decision was drawn, with a chance of {served['propensity']:.3g}")
         if policy:
             notes.append(f"the decision is that of the policy {policy}, whose lists of then are not recorded")
         if here != served["engine"]:
