@@ -22,6 +22,7 @@ from streams.metrics import Metrics
 from streams.policies import PolicyFeed
 from streams.privacy.ledger import Ledger
 from streams.privacy.pseudonyms import ingesting
+from streams.privacy.sealed_letters import closing
 from streams.restore import until_it_works
 from streams.scoring import Scorer
 from streams.shadow import Shadows
@@ -110,6 +111,7 @@ class Assembly:
         )  # fmt: skip
         self.scorer.kept = self.forgotten.kept
         self.scorer.outputs.by_event = settings.privacy.scores_by_event
+        self.scorer.outputs.close = closing(settings)
         return self.scorer
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ CONTRACTS = {
     "deadletters": "dead_letter",
     "audit": "audit_entry",
     "forgotten": "forgotten",
+    "notes": "case_note",
     "webhooks_failed": "webhook_failure",
 }
 # What a shop writes -> the field that is the message's key.

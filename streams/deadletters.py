@@ -12,19 +12,19 @@ from itertools import chain
 
 from confluent_kafka import Message
 
-from schemas.errors import BadRecord, DataUnavailable, ProduceFailed, SettingsError
+from schemas.errors import BadRecord, DataUnavailable, ProduceFailed, SettingsError, StateError
 from schemas.reading import Record
+from schemas.registry import Registry
 from schemas.wire import Decoder
 from streams.config import Settings
+from streams.homeward import REPLAY, Homeward
 from streams.offsets import bounds, places, read_range
-from streams.partitioning import partition_for
+from streams.privacy.sealed_letters import LetterSeals
 from streams.raw import RawRecord
 from streams.transactions import Sent, TransactionalProducer
 
 log = logging.getLogger(__name__)
 
-REPLAY = "headrace-replay"  # of an event: how often it was brought home
-MOVED = "headrace-moved"  # of an event that was sent on to its user's partition; a replay begins anew
 CUT = "headrace-cut"  # of a dead letter: how many bytes the original value has
 DONE = "headrace-brought-home"  # of a mark: offsets, comma-separated
 
@@ -62,6 +62,8 @@ def dead_letter(record: RawRecord | Message, error: BadRecord, now_ms: int, limi
         "what_to_do": _text(error.todo),
         "failed_at": now_ms,
         "replays": replays,
+        "sealed": False,
+        "said": None,
     }
 
 
@@ -92,7 +94,7 @@ def notice(letter: Record) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter where it lies; `home` if it was brought home."""
+    """A dead letter where it lies; `home` if it was brought home. Its record is sealed where the key is not known."""
 
     partition: int
     offset: int
@@ -154,9 +156,9 @@ class DeadLetters:
     All raise BrokerUnavailable, RegistryUnavailable, and SettingsError where the topic does not exist.
     """
 
-    def __init__(self, settings: Settings, decode: Decoder) -> None:
-        """`decode` for dead_letter."""
-        self._settings, self._decode = settings, decode
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings, self._registry = settings, registry
+        self._decode, self._seals = Decoder(registry, "dead_letter"), LetterSeals(settings)
         self._topic = settings.topics.deadletters
 
     def find(self, selection: Selection) -> Iterator[Letter]:
@@ -180,7 +182,7 @@ class DeadLetters:
         in the partition of the key. One that fails again is a new letter. Raises Fenced as well.
         """
         # Made first: it waits until what a predecessor left open is closed, and so is marked or not.
-        sender = _Sender(self._settings)
+        sender = _Sender(self._settings, self._registry)
         for chunk in self._chunks(selection):
             sender.send(chunk)
             if progress:
@@ -213,16 +215,24 @@ class DeadLetters:
                 where = f"{self._topic}[{message.partition()}] at {message.offset()}"
                 log.warning("%s is no dead letter: %s", where, record)
             else:
-                yield Letter(message.partition(), message.offset(), record)
+                yield Letter(message.partition(), message.offset(), opened(self._seals, record))
+
+
+def opened(seals: LetterSeals, record: Record) -> Record:
+    """As it is where its key is not known here."""
+    try:
+        return seals.open(record)
+    except StateError:
+        return record
 
 
 class _Sender:
     """Sends chunks home, each with its mark in one transaction; finds what the broker refuses by halving."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings, self._topic = settings, settings.topics.deadletters
-        self._partitions: dict[str, int] = {}
         self._producer = self._new_producer()
+        self._homeward = Homeward(settings, registry, lambda topic: self._producer.partitions(topic))
         self.done = Replayed()
 
     def _new_producer(self) -> TransactionalProducer:
@@ -260,17 +270,9 @@ class _Sender:
 
     def _original(self, letter: Letter) -> Sent:
         """The message as it was, and the count of its replays. SettingsError if it cannot go home."""
-        record = letter.record
-        topic, key = record["topic"], record["key"]
         if letter.cut:
-            raise SettingsError("only its beginning is kept", todo=f"publish it to {topic} again from its source")
-        if topic not in self._partitions:
-            self._partitions[topic] = self._producer.partitions(topic)
-        count = self._partitions[topic]
-        partition = min(record["partition"], count - 1) if key is None else partition_for(key, count)
-        headers = [(item["name"], item["value"]) for item in record["headers"] if item["name"] != MOVED]
-        headers.append((REPLAY, str(record["replays"] + 1).encode()))
-        return Sent(topic, partition, key, record["value"], headers)
+            raise SettingsError("only its beginning is kept", todo=f"publish it to {letter.record['topic']} again")
+        return self._homeward(letter.record)
 
 
 def _marked(message: Message) -> Iterator[int]:

@@ -15,13 +15,15 @@ from schemas.errors import BadRecord
 from streams.alerts import alert_record, raised
 from streams.batch import ORDERS, TOPICS
 from streams.codecs import Codecs, Names
-from streams.deadletters import MOVED, dead_letter, notice
+from streams.deadletters import dead_letter, notice
 from streams.entities import touch_key, touch_partition, touches
 from streams.events import Record
 from streams.features import pack
+from streams.homeward import MOVED
 from streams.notices import Notices
 from streams.output_columns import FEATURES_FORMAT, MOST_US, Tables, tables
 from streams.partitioning import partition_for
+from streams.privacy.sealed_letters import Close, left_open
 from streams.raw import RawRecord
 from streams.tasks.base import Result
 from streams.work import Job, Outgoing, Work, outgoing
@@ -54,6 +56,7 @@ class Outputs:
         self.codecs, self.names, self.partitions, self.carried_bytes = codecs, names, partitions, carried_bytes
         self.counts, self.notices = Counts(), Notices(log)
         self.by_event = False  # scores have their event's id for a key, not their user's
+        self.close: Close = left_open  # what letters are sent through
 
     def waves(self, work: Work) -> tuple[list[Outgoing], list[Outgoing]]:
         """(scores, dead letters and moves), (served and touches). Scores lie where their events lie."""
@@ -111,9 +114,9 @@ class Outputs:
     def dead(self, record: RawRecord, error: BadRecord, now_ms: int) -> Outgoing:
         """A dead letter with the record's bytes."""
         _add(self.counts.dead, error.code, 1)
-        letter = dead_letter(record, error, now_ms, self.carried_bytes)
+        key, letter = self.close(dead_letter(record, error, now_ms, self.carried_bytes))
         self.notices.say(*notice(letter))
-        return Outgoing(self.names.dead_letters, letter["key"], self.codecs.dead_letter(letter))
+        return Outgoing(self.names.dead_letters, key, self.codecs.dead_letter(letter))
 
     def misplaced(self, record: RawRecord, event: Record, now_ms: int) -> Outgoing:
         """Back to the partition of its user, once: a second time means that the partition count has changed."""

@@ -20,6 +20,7 @@ from streams.clients import consumer, partitions, producer
 from streams.config import Settings
 from streams.contracts import TopicContract, writable
 from streams.events import EVENT_TYPES, EventType, check
+from streams.privacy.pseudonyms import publishing
 from streams.row_files import STDIN, Row, read_rows
 
 FLUSH_S = 60.0
@@ -54,6 +55,7 @@ class Validation:
         self._contract, self._limit = contract, settings.max_message_bytes
         self._encode = Encoder(registry, contract.name, contract.contract)
         self._event: EventType | None = next((kind for kind in EVENT_TYPES if kind.schema == contract.contract), None)
+        self._publishing = publishing(settings)
 
     def __call__(self, row: Row) -> Message:
         if isinstance(row.value, BadRecord):
@@ -68,9 +70,11 @@ class Validation:
         record = from_json(self._contract.contract, value)
         if self._event is not None:
             check(record, self._event, time.time_ns() // 1_000_000)
-        key = str(record[self._contract.key_field])
-        if not key:
+        if not record[self._contract.key_field]:
             raise BadRecord("out_of_range", "an empty key", where=self._contract.key_field, expected="an id")
+        if self._event is not None:
+            record = self._publishing(record)
+        key = str(record[self._contract.key_field])
         encoded = self._encode(record)
         if len(encoded) > self._limit:
             expected = f"at most {self._limit} (max_message_bytes)"

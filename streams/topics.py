@@ -80,6 +80,7 @@ def topic_specs(settings: Settings) -> list[TopicSpec]:
         (names.deadletters, many, False, _kept(30, 2 * inputs) | DEADLETTERS),
         (names.audit, one, True, {"retention.ms": "-1"}),
         (names.forgotten, one, True, _compacted()),
+        (names.notes, one, True, _compacted()),
         (names.webhooks_failed, many, False, _kept(30)),
     ]
     common = COMMON | {"min.insync.replicas": "2" if settings.replication > 2 else "1"}

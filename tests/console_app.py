@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from schemas.errors import DataUnavailable, HeadraceError
+from schemas.errors import BrokerUnavailable, DataUnavailable, HeadraceError
 from schemas.registry import Registry
 from streams.access.accounts import Accounts
 from streams.audit.chain import Entry, following
@@ -21,7 +21,7 @@ from streams.console.answers import Label
 from streams.console.app import application
 from streams.console.desk import Desk
 from streams.console.hub import Hub
-from streams.console.notes import NoteBook
+from streams.console.notes import Note, NoteBook
 from streams.console.office import Office
 from streams.console.speaker import Orders
 from streams.console.store import Batch, Store
@@ -71,6 +71,36 @@ class OrderTopic:
         return self.orders[offset]
 
 
+class NoteTopic:
+    """console.notes: each console that follows it hears what the others say. `away`: it takes nothing."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[Note, str]] = {}
+        self.books: list[NoteBook] = []
+        self.away = False
+
+    def follow(self, book: NoteBook) -> None:
+        self.books.append(book)
+        for key, (note, _) in self.kept.items():
+            book.apply(key, note)
+
+    def put(self, note: Note, user_id: str) -> None:
+        self._take()
+        self.kept[note.key] = note, user_id
+        for book in self.books:
+            book.apply(note.key, note)
+
+    def delete(self, key: str) -> None:
+        self._take()
+        self.kept.pop(key, None)
+        for book in self.books:
+            book.apply(key, None)
+
+    def _take(self) -> None:
+        if self.away:
+            raise BrokerUnavailable("no answer", where="console.notes")
+
+
 class ItemNames:
     def of(self, item_id: str) -> str:
         return ITEMS.get(item_id, item_id)
@@ -83,11 +113,19 @@ class Shown:
     """A console of one test's own. `now` is its clock."""
 
     def __init__(
-        self, folder: Path, shop: Shop | None = None, *, four_eyes: bool = False, operations: bool = False
+        self,
+        folder: Path,
+        shop: Shop | None = None,
+        *,
+        four_eyes: bool = False,
+        operations: bool = False,
+        notes_topic: "NoteTopic | None" = None,
     ) -> None:
         self.now = NOW_MS + 60_000
         self.settings = Settings(data_dir=folder, brokers="127.0.0.1:9", console={"port": 0, "four_eyes": four_eyes})
-        self.store, self.notes = Store(folder / "console"), NoteBook(folder / "console")
+        self.notes_topic = notes_topic or NoteTopic()
+        self.store, self.notes = Store(folder / "console"), NoteBook(self.notes_topic)
+        self.notes_topic.follow(self.notes)
         self.labels, self.audit, self.hub = LabelTopic(), AuditLog(folder / "access"), Hub()
         self.desk = Desk(self.store, self.notes, self.labels, self.audit, four_eyes=four_eyes)
         self.accounts = Accounts(self.settings)
@@ -114,12 +152,11 @@ class Shown:
 
     def close(self) -> None:
         self.accounts.close()
-        self.notes.close()
         self.store.close()
 
 
 @contextmanager
-def shown(folder: Path, shop: Shop | None = None, **how: bool) -> Iterator[Shown]:
+def shown(folder: Path, shop: Shop | None = None, **how: Any) -> Iterator[Shown]:
     made = Shown(folder, shop, **how)
     try:
         yield made

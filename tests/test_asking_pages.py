@@ -24,6 +24,7 @@ from streams.events import Record
 from streams.metrics import Metrics
 from streams.partitioning import partition_for
 from streams.ports import free_port
+from streams.privacy.pseudonyms import Pseudonyms
 from streams.tasks import TASKS, make_task
 from streams.tasks.base import Task
 from streams.web import Server
@@ -46,11 +47,13 @@ class Desk:
 
     owned: frozenset[int] = frozenset(range(PARTITIONS))
     asked: list[tuple[str, str, float, bool]] = field(default_factory=list)
+    placed: list[tuple[str, int]] = field(default_factory=list)
     waits_s: float = 0.0
     raises: Exception | None = None
 
     async def ask(self, task: Task, event: Record, partition: int, deadline_s: float, *, durable: bool) -> Record:
         self.asked.append((task.name, event["event_id"], deadline_s, durable))
+        self.placed.append((event["user_id"], partition))
         await asyncio.sleep(self.waits_s)
         if self.raises is not None:
             raise self.raises
@@ -74,12 +77,17 @@ async def nobody(token: str) -> Identity | None:
 
 @asynccontextmanager
 async def serving(
-    desk: Desk | None, *, door: Door | None = None, shares: Mapping[str, Any] | None = None
+    desk: Desk | None,
+    *,
+    door: Door | None = None,
+    shares: Mapping[str, Any] | None = None,
+    publishing: Callable[[dict[str, Any]], dict[str, Any]] = lambda event: event,
 ) -> AsyncIterator[str]:
     """Without a door of its own programs of this machine may ask."""
     peers = Peers("orders", lambda: shares or {})
     door = door or Door(nobody, "127.0.0.1", without_token=True)
     pages = Pages(TASK_LIST, door, peers, Metrics(), partitions=PARTITIONS, deadline_ms=250)
+    pages.publishing = publishing
     pages.asker = desk  # type: ignore[assignment]  # a stand-in
     app = web.Application(client_max_size=10_000)
     pages.add_to(app)
@@ -151,6 +159,19 @@ def test_a_score_is_the_answer_without_its_cut() -> None:
     [(task, event_id, deadline_s, durable)] = desk.asked
     assert (task, event_id, durable) == ("fraud", "event-1", False)
     assert 0.2 < deadline_s <= 0.25
+
+
+def test_who_is_asked_about_is_placed_by_the_name_that_is_published() -> None:
+    desk, known = Desk(), Pseudonyms(("user_id",), {"1": b"k" * 32})
+
+    async def story() -> None:
+        async with serving(desk, publishing=known.published) as url:
+            for number in range(8):
+                assert (await post(url, ORDER | {"user_id": f"user-{number}"})).status == 200
+
+    told(story)
+    names = [known.user(f"user-{number}") for number in range(8)]
+    assert desk.placed == [(name, partition_for(name.encode(), PARTITIONS)) for name in names]
 
 
 def test_options_are_the_requests_own() -> None:

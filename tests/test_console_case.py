@@ -1,6 +1,7 @@
 """What a case shows beside its alert: what the user did before, linked and similar alerts, the history in words."""
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from streams.console.rows import NOTE, VERDICT, Change, unpacked, why
 from streams.console.similar import ranked
 from streams.console.store import Batch, Store
 from streams.console.timeline import VISIT_S, Step, steps, visits
+from streams.tasks.field_words import FIELD_WORDS
 from streams.tasks.fraud import COLUMN, FIELDS
 from tests.console_shop import NOW_MS, ROWS, alert, alert_id, features, label, past_order, visit
 
@@ -80,6 +82,13 @@ def test_a_column_that_all_share_says_nothing_until_one_differs() -> None:
     near, _, differing = ranked(rows, foreign)
     assert near[0] == 9
     assert differing[0][0] == COLUMN["foreign_card"]
+
+
+def test_every_column_that_a_similar_alert_may_differ_in_has_a_name_in_both_languages() -> None:
+    assert FIELD_WORDS.keys() == set(FIELDS)
+    for field, said in FIELD_WORDS.items():
+        assert "_" not in said.en, field
+        assert re.search("[\u4e00-\u9fff]", said.zh), field
 
 
 def test_similar_ones_are_answered_and_others(store: Store) -> None:

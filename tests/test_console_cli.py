@@ -75,7 +75,7 @@ def test_an_unknown_role_and_a_link_to_no_port_are_refused(tmp_path: Path) -> No
             assert said in errors
 
 
-def test_the_store_and_the_notes_are_for_this_user_alone(tmp_path: Path) -> None:
+def test_the_store_is_for_this_user_alone_and_notes_are_on_no_disk(tmp_path: Path) -> None:
     with headrace(tmp_path) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -83,5 +83,4 @@ def test_the_store_and_the_notes_are_for_this_user_alone(tmp_path: Path) -> None
         assert folder.stat().st_mode & 0o077 == 0
         assert {path.name: path.stat().st_mode & 0o077 for path in folder.glob("*.db")} == {
             "console.db": 0,
-            "notes.db": 0,
         }

@@ -9,6 +9,7 @@ import pytest
 from schemas.errors import BrokerUnavailable
 from streams.console import desk
 from streams.console.cases import case
+from streams.console.desk import Desk
 from streams.console.notes import MOST_CHARACTERS
 from streams.console.rows import NOTE, NOTE_REMOVED, OPINION, OPINION_WITHDRAWN, VERDICT, WITHDRAWAL, Change
 from streams.console.store import Batch, Store
@@ -138,6 +139,32 @@ def test_with_four_eyes_two_must_say_the_same(careful: Shown) -> None:
     assert actions(careful) == [OPINION] * 4 + [VERDICT]
 
 
+def test_of_two_analysts_who_agree_at_once_on_two_consoles_the_second_one_publishes(
+    careful: Shown, tmp_path: Path
+) -> None:
+    """Each has written its opinion before it reads the other's: by the log there is a first and a second."""
+    other = Store(tmp_path / "other")
+    other.apply(Batch([alert("a")]))
+    fed: list[str] = []
+
+    def both_read() -> None:
+        said = [Change.of(entry) for entry in careful.audit.entries]
+        for store in (careful.store, other):
+            store.apply(Batch(changes=said))
+
+    def meanwhile() -> None:
+        if not fed:
+            fed.append(second.verdict(A, 1.0, "bert", NOW_MS + 1).kind)
+        both_read()
+
+    first = Desk(careful.store, careful.notes, careful.labels, careful.audit, four_eyes=True, catch_up=meanwhile)
+    second = Desk(other, careful.notes, careful.labels, careful.audit, four_eyes=True, catch_up=both_read)
+    assert first.verdict(A, 1.0, "anna", NOW_MS).kind == desk.WAITING
+    assert fed == [desk.PUBLISHED]
+    assert [label.value for _, label in careful.labels.said] == [1.0]
+    other.close()
+
+
 def test_ones_own_opinion_can_be_taken_back_and_not_anothers(careful: Shown) -> None:
     careful.desk.verdict(A, 1.0, "anna", NOW_MS)
     assert careful.desk.undo(A, "bert", NOW_MS).kind == desk.NOTHING
@@ -189,12 +216,17 @@ def test_a_note_is_removed_by_who_wrote_it_alone(console: Shown) -> None:
     assert actions(console) == [NOTE, NOTE_REMOVED]
 
 
-def test_notes_outlive_the_store(tmp_path: Path) -> None:
-    with shown(tmp_path, Shop([alert("a")])) as console:
-        console.desk.note(A, "text", "anna", NOW_MS)
-    (tmp_path / "console" / "console.db").unlink()
-    with shown(tmp_path, Shop([alert("a")])) as console:
-        assert [note.text for note in console.notes.of("a")] == ["text"]
+def test_a_note_that_its_topic_does_not_take_is_not_kept_and_who_wrote_it_is_told(console: Shown) -> None:
+    console.notes_topic.away = True
+    with pytest.raises(BrokerUnavailable):
+        console.desk.note(A, "text", "anna", NOW_MS, "n1")
+    assert console.notes.of("a") == []
+    console.notes_topic.away = False
+    assert console.desk.note(A, "text", "anna", NOW_MS, "n1").done  # the same form again
+    console.notes_topic.away = True
+    with pytest.raises(BrokerUnavailable):
+        console.desk.remove_note(A, "n1", "anna", NOW_MS)
+    assert [note.text for note in console.notes.of("a")] == ["text"]
 
 
 def test_an_alert_that_is_not_there_is_unknown_to_all(console: Shown) -> None:

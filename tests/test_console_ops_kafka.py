@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from schemas.confluent import ConfluentRegistry
 from schemas.errors import BadRecord
-from schemas.wire import Decoder, Encoder
+from schemas.wire import Encoder
 from streams.audit.chain import verify
 from streams.audit.log import read as read_audit
 from streams.config import Settings
@@ -185,7 +185,7 @@ def test_dead_letters_are_shown_with_their_bytes_and_brought_home_once(settings:
     again = operator.post("/letters/replay", id=["0:0", "0:2"])
     assert again.status_code == 400
     with closing(ConfluentRegistry(settings.registry())) as registry:
-        left = list(DeadLetters(settings, Decoder(registry, "dead_letter")).find(Selection()))
+        left = list(DeadLetters(settings, registry).find(Selection()))
     assert [letter.id for letter in left] == ["0:1"]
     assert place.audited() == ["letters.replay"]
 

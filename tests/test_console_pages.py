@@ -18,6 +18,7 @@ from streams.access.gate import doors
 from streams.console import words
 from streams.console.page import STATIC, environment
 from streams.console.store import Batch
+from streams.tasks.field_words import FIELD_WORDS
 from tests.console_app import Shown, shown
 from tests.console_shop import Shop, alert, alert_id, label, shop
 
@@ -324,6 +325,33 @@ def test_a_verdict_that_a_chargeback_overrules_is_said_not_to_count(tmp_path: Pa
         assert "The verdict does not count." not in await text(client, f"/cases/{A}")
 
     with shown(tmp_path, made) as console:
+        played(console, "analyst", story)
+
+
+def test_a_chinese_page_names_what_similar_alerts_differ_in_in_chinese(tmp_path: Path) -> None:
+    made = shop(quiet=6)
+
+    async def story(client: Client, console: Shown) -> None:
+        named = set[str]()
+        for one in made.alerts:
+            page = await text(client, f"/cases/{one['alert_id']}", lang="zh")
+            named |= {
+                said for cell in re.findall(r'data-label="差异"[^>]*>([^<]*)<', page) for said in cell.split("、")
+            }
+        assert named
+        assert named <= {said.zh for said in FIELD_WORDS.values()} | {"几乎没有"}
+
+    with shown(tmp_path, made) as console:
+        played(console, "analyst", story)
+
+
+def test_a_case_says_when_notes_may_be_missing(tmp_path: Path) -> None:
+    async def story(client: Client, console: Shown) -> None:
+        assert "Notes may be missing." not in await text(client, f"/cases/{A}")
+        console.office.notes_problem = lambda: BrokerUnavailable("no answer", where="console.notes")
+        assert "Notes may be missing." in await text(client, f"/cases/{A}")
+
+    with shown(tmp_path, Shop([alert("a")])) as console:
         played(console, "analyst", story)
 
 

@@ -15,8 +15,6 @@ from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.deadletters import (
     CUT,
-    MOVED,
-    REPLAY,
     DeadLetters,
     Letter,
     Selection,
@@ -25,6 +23,7 @@ from streams.deadletters import (
     letter_bytes,
     notice,
 )
+from streams.homeward import MOVED, REPLAY
 from streams.offsets import bounds, places, read_range
 from streams.partitioning import partition_for
 from streams.raw import RawRecord
@@ -45,7 +44,7 @@ class Desk:
     def __init__(self, settings: Settings) -> None:
         self.settings, registry = settings, MemoryRegistry()
         self._encode = Encoder(registry, settings.topics.deadletters, "dead_letter")
-        self.letters = DeadLetters(settings, Decoder(registry, "dead_letter"))
+        self.letters = DeadLetters(settings, registry)
         self._producer = Producer(
             {**settings.librdkafka(), "partitioner": "murmur2_random", "message.max.bytes": 10_000_000}
         )

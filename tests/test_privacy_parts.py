@@ -363,7 +363,7 @@ def test_letters_are_written_again_without_those_of_a_person_and_go_home_as_befo
     given = [(b"ann", b"garbage"), (b"bob", b"more"), (b"bob", b'{"user_id": "ann"}'), (b"bob", b"of joann")]
     desk.write(*(RawRecord(settings.topics.orders, 0, 1, NOON_MS, key, value) for key, value in given))
     place = next(letter.partition for letter in desk.letters.find(ALL) if letter.record["key"] == b"bob")
-    theirs = theirs_on(registry, DEADLETTERS, "ann")
+    theirs = theirs_on(settings, registry, DEADLETTERS, "ann")
     for partition in range(settings.partitions):
         rewrite(settings, DEADLETTERS, partition, theirs)
     left = list(desk.letters.find(ALL))

@@ -10,14 +10,19 @@ from typer.testing import CliRunner
 
 from schemas.errors import BadRecord, SettingsError
 from schemas.registry import MemoryRegistry
+from schemas.values import to_json
 from schemas.wire import Decoder, Encoder
 from streams.catalog import Catalogue
 from streams.cli import app
 from streams.config import Settings
 from streams.config_sections import Personal
+from streams.contracts import topic_contract
 from streams.events import EVENT_TYPES, event_batch, order_entities
-from streams.privacy.pseudonyms import KINDS, Pseudonyms, ingesting, pseudonyms
-from tests.records import click, impression, order
+from streams.mapping.mapper import Finish
+from streams.privacy.pseudonyms import KINDS, Pseudonyms, ingesting, names_of, pseudonyms
+from streams.publish import Validation
+from streams.row_files import Row
+from tests.records import NOON_MS, click, impression, order
 
 ONE, TWO = {"1": b"k" * 32}, {"2": b"n" * 32, "1": b"k" * 32}
 CHOSEN = ("payment.instrument", "email", "billing_address", "shipping_address")
@@ -104,6 +109,57 @@ def test_every_kind_of_event_can_be_read_with_all_fields_replaced(tmp_path: Path
     event_batch(events, [kind.topic for kind in EVENT_TYPES], [0] * 3, [0] * 3, Catalogue())
 
 
+def test_who_publishes_says_the_user_by_a_pseudonym_and_who_reads_does_not_touch_it() -> None:
+    known = Pseudonyms(("email", "user_id"), TWO)
+    before = order(user_id="ann")
+    said = known.published(before)
+    assert said["user_id"] == known.tokens("user", "ann")[0] == known.user("ann")
+    assert said["email"] == known.event(before)["email"]
+    assert known.published(said) == said == known.read(said)
+    assert known.event(before)["user_id"] == "ann"
+    assert Pseudonyms(("email",), TWO).published(before)["user_id"] == "ann"
+    old = Pseudonyms(("user_id",), ONE).published(before)
+    assert known.read(old) == old  # under the key before
+
+
+def test_an_event_whose_user_has_no_pseudonym_is_bad_and_its_error_does_not_say_who(tmp_path: Path) -> None:
+    settings, registry = Settings(data_dir=tmp_path, privacy={"pseudonymise": ("user_id",)}), MemoryRegistry()
+    encode = Encoder(registry, "events.orders", "order")
+    known, read = pseudonyms(settings), ingesting(settings, Decoder(registry, "order"))
+    assert known is not None
+    raw, said = read.decode_many([encode(order(user_id="ann")), encode(known.published(order(user_id="ann")))])
+    assert isinstance(raw, BadRecord)
+    assert (raw.code, raw.where) == ("out_of_range", "user_id")
+    assert "ann" not in str(raw)
+    assert not isinstance(said, BadRecord)
+
+
+def test_what_headrace_publishes_has_pseudonyms_in_key_and_value(tmp_path: Path) -> None:
+    settings, registry = Settings(data_dir=tmp_path, privacy={"pseudonymise": ("email", "user_id")}), MemoryRegistry()
+    known, contract = pseudonyms(settings), topic_contract(settings, "orders")
+    assert known is not None
+    mapped = Finish(settings, registry, contract)(order(user_id="ann"), NOON_MS)
+    assert mapped.record == known.published(order(user_id="ann"))
+    row = Row("row 1", to_json("order", order(user_id="ann")))
+    read = ingesting(settings, Decoder(registry, "order"))
+    for key, value in ((mapped.key, mapped.value), Validation(settings, contract, registry)(row)):
+        event = read(value)
+        assert key == known.user("ann").encode() == event["user_id"].encode()
+        assert event["email"] == mapped.record["email"]
+    with pytest.raises(BadRecord, match="user_id"):
+        Finish(settings, registry, contract)(order(user_id=""), NOON_MS)
+
+
+def test_a_person_has_a_name_under_each_key_and_a_pseudonym_is_their_own(tmp_path: Path) -> None:
+    keys = f"2:{'6e' * 32},1:{'6b' * 32}"
+    chosen = Settings(data_dir=tmp_path, privacy={"pseudonymise": ("user_id",), "pseudonym_keys": keys})
+    names = names_of(chosen, "ann")
+    assert names == Pseudonyms((), TWO).tokens("user", "ann")
+    assert names_of(chosen, names[1]) == [names[1]]
+    assert names_of(Settings(data_dir=tmp_path, privacy={"pseudonymise": ("email",)}), "ann") == ["ann"]
+    assert names_of(Settings(data_dir=tmp_path), "ann") == ["ann"]
+
+
 @pytest.mark.parametrize("keys", ["1", "1:abc", f"1:{'z' * 64}", f"1:{'a' * 64},1:{'b' * 64}", f":{'a' * 64}"])
 def test_keys_that_cannot_be_used_are_refused(tmp_path: Path, keys: str) -> None:
     privacy = {"pseudonymise": ("email",), "pseudonym_keys": keys}
@@ -113,7 +169,7 @@ def test_keys_that_cannot_be_used_are_refused(tmp_path: Path, keys: str) -> None
 
 def test_a_field_that_events_do_not_have_is_no_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"privacy\.pseudonymise"):
-        Settings(data_dir=tmp_path, privacy={"pseudonymise": ("user_id",)})
+        Settings(data_dir=tmp_path, privacy={"pseudonymise": ("event_id",)})
 
 
 def test_the_command_says_what_a_value_is_called_under_each_key(tmp_path: Path, logging_as_it_was: None) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from aiohttp import web
 
@@ -87,6 +87,7 @@ class Pages:
         self._now_ms = now_ms
         self._document = json.dumps(document(tasks, deadline_ms)).encode()
         self.asker: Asker | None = None
+        self.publishing: Callable[[dict[str, Any]], dict[str, Any]] = lambda event: event  # as what we publish is to be
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post(PATH, self.score)
@@ -124,7 +125,7 @@ class Pages:
             raise Problem(NO_SUCH_TASK, f"no task {name[:60]!r}", expected=f"one of {', '.join(self._tasks)}")
         options = Options.of(request.query, self._deadline_ms)
         body = await _body(request)
-        event = event_of(task, body, self._now_ms())
+        event = self.publishing(event_of(task, body, self._now_ms()))
         partition = partition_for(event["user_id"].encode(), self._partitions)
         passed = self._clock() - started
         if self.asker is not None and partition in self.asker.owned:

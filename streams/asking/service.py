@@ -23,7 +23,7 @@ from streams.asking.peers import Peers, Shares, own_url
 from streams.config import Settings
 from streams.events import EVENT_TYPES
 from streams.metrics import Metrics
-from streams.privacy.pseudonyms import pseudonyms
+from streams.privacy.pseudonyms import pseudonyms, publishing
 from streams.producer import Producer
 from streams.scoring import Scorer
 from streams.security import reveal
@@ -48,6 +48,7 @@ class Asking:
         self._pages = Pages(
             tasks, door, self._peers, metrics, partitions=settings.partitions, deadline_ms=settings.ask.deadline_ms
         )
+        self._pages.publishing = publishing(settings)
         self._outbox: Outbox | None = None
         self._answers = Answers()
 

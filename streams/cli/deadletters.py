@@ -129,13 +129,12 @@ def replay(
 
 @contextmanager
 def _letters(settings: "Settings") -> Iterator["DeadLetters"]:
-    from schemas.wire import Decoder
     from streams.clients import require_broker
     from streams.deadletters import DeadLetters
 
     require_broker(settings)
     with open_registry(settings) as registry:
-        yield DeadLetters(settings, Decoder(registry, "dead_letter"))
+        yield DeadLetters(settings, registry)
 
 
 def _selection(

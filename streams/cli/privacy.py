@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def forget(
     context: typer.Context,
-    user: str = typer.Argument("", metavar="USER", help="The user_id, as events have it."),
+    user: str = typer.Argument("", metavar="USER", help="The user_id, as the shop has it; or its pseudonym."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what there is of them; delete nothing."),
     wait: float = typer.Option(300.0, "--wait", min=0, metavar="SECONDS", help="For each of what has to answer."),
     verify: str = typer.Option("", "--verify", metavar="FILE", help="Look whether this is a receipt that was given."),
@@ -32,7 +32,8 @@ def forget(
 
     The receipt says what was deleted where, what ends by itself and when, which of the shop's own topics name the
     person, and which releases have learned from them. Its digest is in the audit log. Where something has not answered
-    yet, the exit code is 1, and the same call goes on from there. Who comes back later is a new person.
+    yet, the exit code is 1, and the same call goes on from there. Who comes back later is a new person. Who has a
+    pseudonym under each of several keys is forgotten under each that anything is known of: a receipt for each.
 
     Examples:
 
@@ -84,19 +85,23 @@ def pseudonym(
 def _forget(settings: "Settings", user: str, wait: float, *, dry_run: bool, json: bool) -> None:
     from streams.cli.releases import open_store
     from streams.privacy.forget import Forget
+    from streams.privacy.names import forgotten_as
 
     def say(text: str) -> None:
         if sys.stderr.isatty():
             print(f"  {text}", file=sys.stderr)
 
     with open_registry(settings) as registry:
-        one = Forget(settings, registry, open_store(settings), user, wait_s=wait, say=say)
-        said = one.dry_run() if dry_run else one.run()
+        store, receipts = open_store(settings), list[dict[str, Any]]()
+        for name, known_as in forgotten_as(settings, registry, user):
+            one = Forget(settings, registry, store, name, known_as=known_as, wait_s=wait, say=say)
+            receipts.append(one.dry_run() if dry_run else one.run())
     if json:
-        print_json(said)
+        print_json(receipts[0] if len(receipts) == 1 else receipts)
     else:
-        _print(said)
-    if said["open"] and not dry_run:
+        for said in receipts:
+            _print(said)
+    if any(said["open"] for said in receipts) and not dry_run:
         raise typer.Exit(FAILED)
 
 
@@ -108,19 +113,21 @@ def _verify(settings: "Settings", path: str) -> None:
         text = Path(path).read_text("utf-8")
     except (OSError, ValueError) as error:
         raise DataUnavailable(f"the receipt cannot be read: {error}", where=path) from error
-    said = read(text, path)
+    receipts = read(text, path)
     with open_registry(settings) as registry:
-        wrong = verified(settings, registry, said)
+        wrong = [found for said in receipts if (found := verified(settings, registry, said))]
     if wrong:
-        print(f"no: {wrong}")
+        print(f"no: {wrong[0]}")
         raise typer.Exit(FAILED)
-    print(f"yes: receipt {said['receipt']} was given; `headrace audit verify` says whether the log still holds")
+    for said in receipts:
+        print(f"yes: receipt {said['receipt']} was given; `headrace audit verify` says whether the log still holds")
 
 
 def _search(settings: "Settings", user: str, json: bool) -> None:
+    from streams.privacy.pseudonyms import names_of
     from streams.privacy.search import search
 
-    found = search(settings, user)
+    found = search(settings, *dict.fromkeys((user, *names_of(settings, user))))
     if json:
         print_json([hit._asdict() for hit in found])
     else:

@@ -57,6 +57,7 @@ def _found(request: web.Request, asked: Filter) -> dict[str, Any] | None:
         "visits": timeline.visits(steps),
         "drawing": drawing(case) if case.ties else None,
         "notes": office.desk.notes.of(case.alert["order_id"]),
+        "notes_problem": str(office.notes_problem() or ""),
         "history": history(case),
         "who": office.who(),
         "own": reader.who,

@@ -4,14 +4,14 @@ A label is on its topic before anybody is told so. With four eyes, two analysts 
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from streams.audit.chain import Entry
 from streams.audit.pseudonyms import Pseudonyms
 from streams.console.answers import Label, next_verdict, withdrawal
-from streams.console.cases import find, opinions
+from streams.console.cases import changes, find, opinions
 from streams.console.notes import MOST_CHARACTERS, Note, NoteBook
 from streams.console.rows import (
     ASSIGNMENT,
@@ -58,10 +58,18 @@ class Desk:
     """Used from any thread. What Kafka refuses is raised, and then nothing has been said."""
 
     def __init__(
-        self, store: Store, notes: NoteBook, labels: Speaks, audit: Audits, *, four_eyes: bool = False
+        self,
+        store: Store,
+        notes: NoteBook,
+        labels: Speaks,
+        audit: Audits,
+        *,
+        four_eyes: bool = False,
+        catch_up: Callable[[], object] = lambda: None,
     ) -> None:
+        """catch_up: returns when all that is on the topics now is in the store, or cannot be."""
         self._store, self.notes, self._labels, self._audit = store, notes, labels, audit
-        self.four_eyes = four_eyes
+        self.four_eyes, self._catch_up = four_eyes, catch_up
         self._one_by_one = threading.Lock()
 
     def verdict(self, alert_id: str, value: float, who: str, now_ms: int, seen: int | None = None) -> Outcome:
@@ -100,13 +108,14 @@ class Desk:
             return Outcome(WITHDRAWN, order_id, self._alert(alert_id, "answer"))
 
     def note(self, alert_id: str, text: str, who: str, now_ms: int, note_id: str = "") -> Outcome:
-        """`note_id` makes a form that is sent twice one note. The audit log knows of it, not what it says."""
+        """`note_id` makes a form that is sent twice one note. The audit log knows of it, not what it says, and first:
+        an entry whose note never came to its topic shows as such, a note without an entry would not."""
         alert = self._alert(alert_id)
         if alert is None or not text.strip():
             return Outcome(UNKNOWN if alert is None else NOTHING)
         note = Note(note_id or uuid.uuid4().hex, alert["order_id"], who, now_ms, text.strip()[:MOST_CHARACTERS])
         self._change(NOTE, note.order_id, {"note": note.note_id}, who, now_ms)
-        self.notes.add(note)
+        self.notes.add(note, alert["user_id"])
         return Outcome("noted", note.order_id)
 
     def remove_note(self, alert_id: str, note_id: str, who: str, now_ms: int) -> Outcome:
@@ -116,7 +125,7 @@ class Desk:
         if alert is None or note_id not in own:
             return Outcome(NOTHING)
         self._change(NOTE_REMOVED, alert["order_id"], {"note": note_id}, who, now_ms)
-        self.notes.remove(note_id)
+        self.notes.remove(alert["order_id"], note_id, who)
         return Outcome("note removed", alert["order_id"])
 
     def assign(self, alert_id: str, whom: str, who: str, now_ms: int) -> Outcome:
@@ -129,11 +138,22 @@ class Desk:
         return Outcome("assigned", alert["order_id"])
 
     def _agreed(self, order_id: str, value: float, who: str, now_ms: int) -> bool:
-        """Notes what this analyst says; whether another one says the same."""
-        own = self._change(OPINION, order_id, {"value": value}, who, now_ms).who
+        """Notes what this analyst says; whether another one has said the same before.
+
+        Before: by the audit log, which has one order for all consoles. So of two that speak at once on two of them, the
+        second one sees the first, and it is one that publishes.
+        """
+        own = self._change(OPINION, order_id, {"value": value}, who, now_ms)
+        self._catch_up()
         with self._store.reading() as connection:
             said = opinions(connection, order_id)
-        return any(one.value == value and one.who != own for one in said)
+            newest = {
+                change.who: change.change_id for change in changes(connection, order_id) if change.action == OPINION
+            }
+        return any(
+            one.value == value and one.who != own.who and newest.get(one.who, own.sequence) < own.sequence
+            for one in said
+        )
 
     def _publish(self, action: str, order_id: str, label: Label, who: str, now_ms: int) -> None:
         """The audit log first: an entry whose label never came shows as such, a label without an entry would not."""

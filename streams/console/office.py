@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from schemas.errors import BrokerUnavailable
+from schemas.errors import BrokerUnavailable, HeadraceError
 from streams.access.roles import Identity
 from streams.audit.pseudonyms import Pseudonyms
 from streams.console import listing
@@ -43,6 +43,7 @@ class Office:
     orders: Orders | None = None
     names: Names | None = None
     feed: Feed | None = None
+    notes_problem: Callable[[], HeadraceError | None] = lambda: None
 
     def reader(self, identity: Identity) -> Reader:
         return Reader(self.pseudonyms.of(identity.name), identity.can("reveal"))

@@ -16,6 +16,7 @@ from streams.console import words
 from streams.console.keys import CLOCK, COUNTS
 from streams.console.words import LANGUAGES
 from streams.events import money as minor_units
+from streams.tasks.field_words import FIELD_WORDS
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -104,6 +105,7 @@ def environment() -> jinja2.Environment:
     made.filters.update(
         number=number, decimal=decimal, percent=percent, money=money, amount=amount, instant=words.instant,
         clock=words.clock, ago=ago, mask=mask, duration=duration, minor=minor_units, translated=translated,
+        field_name=field_name,
     )  # fmt: skip
     return made
 
@@ -163,6 +165,13 @@ def mask(context: jinja2.runtime.Context, token: str | None) -> Markup | str:
     return Markup('<span class="masked" title="{}">••••{}</span>').format(
         context["t"]("masked for your role"), token[-3:] if len(token) > 6 else ""
     )
+
+
+@jinja2.pass_context
+def field_name(context: jinja2.runtime.Context, field: str) -> str:
+    """What a column of the model's facts is called; one that this version does not know, by its own name."""
+    said = FIELD_WORDS.get(field)
+    return field.replace("_", " ") if said is None else said.zh if context["lang"] == "zh" else said.en
 
 
 @jinja2.pass_context

@@ -19,9 +19,11 @@ from streams.config import Settings
 from streams.console.app import Clock, application, now_ms
 from streams.console.catalog import Names
 from streams.console.desk import Desk
-from streams.console.feed import Feed
+from streams.console.feed import DAY_MS, Feed
 from streams.console.hub import Hub
 from streams.console.notes import NoteBook
+from streams.console.notes_file import move_notes
+from streams.console.notes_topic import NotesTopic
 from streams.console.office import Office
 from streams.console.speaker import Labels, Orders
 from streams.console.store import Applied, Store
@@ -29,6 +31,8 @@ from streams.console.store import Applied, Store
 log = logging.getLogger(__name__)
 
 SEND_EVERY_S = 60.0
+CURRENT_S = 10.0
+CATCH_UP_S = 5.0
 LEAVE_S = 5.0
 
 
@@ -39,17 +43,23 @@ class Console:
         """Raises SettingsError, StateError."""
         self._clock, self._stack = clock, ExitStack()
         with ExitStack() as stack:
-            folder = settings.data_dir / "console"
+            self._folder = folder = settings.data_dir / "console"
+            self._notes_moved, self._retention_ms = False, settings.console.retention_days * DAY_MS
             self.accounts = stack.enter_context(Accounts(settings))
             store = stack.enter_context(closing(Store(folder)))
-            notes = stack.enter_context(closing(NoteBook(folder)))
+            self.notes_topic = NotesTopic(settings, registry)
+            notes = NoteBook(self.notes_topic)
             self.audit = Audit(settings, registry)
             labels = Labels(settings, registry)
-            desk = Desk(store, notes, labels, self.audit, four_eyes=settings.console.four_eyes)
+            four_eyes = settings.console.four_eyes
+            desk = Desk(store, notes, labels, self.audit, four_eyes=four_eyes, catch_up=self._catch_up)
             names = Names(settings, registry)
             stack.callback(names.stop)
+            self.notes_topic.follow(notes)
+            stack.callback(self.notes_topic.stop)
             orders = Orders(settings, registry)
             self.office = Office(store, desk, Hub(), self.accounts.names, self.audit.pseudonyms, orders, names)
+            self.office.notes_problem = lambda: self.notes_topic.error
             self.feed = self.office.feed = Feed(settings, registry, store, self._told, clock, self._deleting)
             stack.callback(self.feed.stop)
             self.app = application(settings, registry, self.accounts, self.audit, self.office, clock)
@@ -58,6 +68,11 @@ class Console:
     def close(self) -> None:
         self._stack.close()
 
+    def _catch_up(self) -> None:
+        """What other consoles have said up to now; one that cannot be read leaves a verdict waiting, and says so."""
+        with suppress(HeadraceError, TimeoutError):
+            self.feed.wait_current(CATCH_UP_S)
+
     def send_changes(self) -> None:
         """What was changed in the accounts, by whom, into the audit log; what cannot be sent waits."""
         try:
@@ -65,6 +80,31 @@ class Console:
                 send_changes(self.accounts, self.audit, self._clock())
         except HeadraceError as error:
             log.warning("changes of accounts wait for the audit log: %s", error)
+
+    def move_notes(self) -> None:
+        """Those that a console before this one kept in a file, onto their topic; what cannot be sent waits."""
+        if self._notes_moved:
+            return
+        try:
+            self.feed.wait_current(CURRENT_S)
+            self.notes_topic.wait_current(CURRENT_S)
+        except (HeadraceError, TimeoutError) as error:
+            log.warning("notes of before wait for their topic: %s", error)
+            return
+        self._notes_moved = move_notes(self._folder, self.office.desk.notes, self._user_of)
+
+    def tidy_notes(self) -> None:
+        """Deletes what was written so long ago that no case here is as old, and has none: a note ends with its case."""
+        book = self.office.desk.notes
+        before = self._clock() - self._retention_ms
+        with suppress(HeadraceError):  # later, then
+            book.forget([order_id for order_id in book.orders_before(before) if self._user_of(order_id) is None])
+
+    def _user_of(self, order_id: str) -> str | None:
+        with self.office.store.reading() as connection:
+            query = "SELECT user_id FROM alerts WHERE order_id = ?"
+            row = connection.execute(query, (order_id,)).fetchone()
+        return str(row["user_id"]) if row is not None else None
 
     def _deleting(self, orders: Sequence[str]) -> None:
         """On the feed's thread, before the alerts go: what is elsewhere of them."""
@@ -122,4 +162,6 @@ def address(host: str, port: int) -> str:
 async def _sending(console: Console) -> None:
     while True:
         await asyncio.to_thread(console.send_changes)
+        await asyncio.to_thread(console.move_notes)
+        await asyncio.to_thread(console.tidy_notes)
         await asyncio.sleep(SEND_EVERY_S)

@@ -25,6 +25,7 @@ from streams.labels.store import LabelStore
 from streams.labels.watermark import SourceLife, Watermark
 from streams.partitioning import partition_for
 from streams.privacy.erasures import Erasures
+from streams.privacy.sealed_letters import closing
 from streams.tasks.automation import Signs
 from streams.tasks.base import Task
 from streams.transactions import Sent
@@ -74,6 +75,7 @@ class Joiner:
         self._decode_served, self._decode_label = Decoder(registry, "served"), Decoder(registry, "label")
         self._encode = Encoder(registry, settings.topics.examples, "training_example")
         self._encode_letter = Encoder(registry, settings.topics.deadletters, "dead_letter")
+        self._close = closing(settings)
         self._reader = ServedReader(settings)
         self._taint = Taint(settings, registry, self._reader)
         self._discount = Discount(tasks, settings.learning.automated_weight)
@@ -193,9 +195,9 @@ class Joiner:
         return self._joins[self._served[topic]].served(record, self.partition, message.offset())
 
     def _letter(self, message: Message, bad: BadRecord, now_ms: int) -> Sent:
-        letter = dead_letter(message, bad, now_ms, carried_bytes(self._settings))
-        partition = partition_for(letter["key"] or b"", self._settings.partitions)
-        return Sent(self._settings.topics.deadletters, partition, letter["key"], self._encode_letter(letter))
+        key, letter = self._close(dead_letter(message, bad, now_ms, carried_bytes(self._settings)))
+        partition = partition_for(key or b"", self._settings.partitions)
+        return Sent(self._settings.topics.deadletters, partition, key, self._encode_letter(letter))
 
     def _commit(self, made: Sequence[Joined], letters: Sequence[Sent], watermark: int, now_ms: int) -> None:
         frontier = Frontier(dict(self._reading.next), watermark, dict(self._life.times), now_ms)

@@ -17,6 +17,7 @@ from streams.history import HISTORY
 from streams.mapping.mapper import Mapped
 from streams.mapping.reading import Item, Reader
 from streams.partitioning import Partitions, partition_for
+from streams.privacy.sealed_letters import closing
 from streams.raw import RawRecord
 from streams.transactions import Sent, TransactionalProducer
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = "headrace-source"  # of an event: topic/partition/offset that it was mapped from
 OURS = "headrace-"
+TRACE = ("traceparent", "tracestate")
 HEADER_BYTES = 2_048  # more of them are left behind: the message must fit its topic
 RETRY_S = 1.0
 TRANSACTION_S = 15.0  # a reader waits no longer behind a process that was killed
@@ -66,6 +68,7 @@ class Carrier:
         self._letters, self._refused = letters, refused
         self._limit = carried_bytes(settings)
         self._letter = Encoder(registry, settings.topics.deadletters, "dead_letter")
+        self._close, self._personal = closing(settings), bool(settings.privacy.pseudonymise)
         self._producer = TransactionalProducer(
             settings,
             f"{settings.app_id}-{name}",
@@ -123,15 +126,19 @@ class Carrier:
                 time.sleep(RETRY_S)
 
     def _headers(self, raw: RawRecord) -> list[tuple[str, bytes | None]]:
-        """The message's own, if they are few, what it was mapped from, and whether it is history."""
+        """The message's own, if they are few, what it was mapped from, and whether it is history.
+
+        Where fields have pseudonyms, nobody knows what the message's own say: only the trace's are taken along.
+        """
         own = [(name, value) for name, value in raw.headers if not name.startswith(OURS)]
+        if self._personal:
+            own = [(name, value) for name, value in own if name in TRACE]
         if sum(len(name) + len(value or b"") for name, value in own) > HEADER_BYTES:
             own = []
         place = f"{raw.topic}/{raw.partition}/{raw.offset}".encode()
         return [*own, (SOURCE, place), *self._mark]
 
     def _dead(self, raw: RawRecord, error: BadRecord, now_ms: int) -> Sent:
-        letter = dead_letter(raw, error, now_ms, self._limit)
-        key = letter["key"]
+        key, letter = self._close(dead_letter(raw, error, now_ms, self._limit))
         partition = raw.offset % self._dead_partitions if key is None else partition_for(key, self._dead_partitions)
         return Sent(self._settings.topics.deadletters, partition, key, self._letter(letter))

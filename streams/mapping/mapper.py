@@ -15,6 +15,7 @@ from streams.mapping.compiling import Compiled
 from streams.mapping.decoding import decoder
 from streams.mapping.document import TARGETS, read
 from streams.mapping.paths import Message
+from streams.privacy.pseudonyms import publishing
 from streams.raw import RawRecord
 
 
@@ -55,19 +56,25 @@ class Mapper:
 
 
 class Finish:
-    """Records of a contract to messages: what no shop can mean, no key and too many bytes are a BadRecord."""
+    """Records of a contract to messages: what no shop can mean, no key and too many bytes are a BadRecord.
+
+    Of an event the chosen fields have pseudonyms, its user as well: it is placed by the name that it is read under.
+    """
 
     def __init__(self, settings: Settings, registry: Registry, contract: TopicContract) -> None:
         self._encode = Encoder(registry, contract.name, contract.contract)
         self._key_field, self._limit = contract.key_field, settings.max_message_bytes
         self._event: EventType | None = next((each for each in EVENT_TYPES if each.schema == contract.contract), None)
+        self._publishing = publishing(settings)
 
     def __call__(self, record: Record, now_ms: int) -> Mapped:
         if self._event is not None:
             check(record, self._event, now_ms)
-        key = record[self._key_field].encode()
-        if not key:
+        if not record[self._key_field]:
             raise BadRecord("out_of_range", "an empty key", where=self._key_field, expected="an id")
+        if self._event is not None:
+            record = self._publishing(dict(record))
+        key = record[self._key_field].encode()
         value = self._encode(record)
         if len(value) > self._limit:
             expected = f"at most {self._limit} (max_message_bytes)"

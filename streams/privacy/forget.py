@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,12 +46,15 @@ class Forget:
         store: ReleaseStore,
         user_id: str,
         *,
+        known_as: Sequence[str] = (),
         wait_s: float = WAIT_S,
         say: Say = lambda text: None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """wait_s: for the others' answers, and for the compaction. say: hears of each step."""
+        """known_as: other names that letters have, as what came before it was pseudonymised. wait_s: for the others'
+        answers, and for the compaction. say: hears of each step."""
         self._settings, self._registry, self._store, self._user = settings, registry, store, user_id
+        self._names = (user_id, *known_as)
         self._wait_s, self._say, self._now = wait_s, say, now_ms
         self._person = persons(settings).of(user_id)
         self._partition = partition_for(user_id.encode(), settings.partitions)
@@ -61,7 +64,7 @@ class Forget:
 
     def dry_run(self) -> dict[str, Any]:
         """The receipt that there would be, of what there is now. Nothing is written."""
-        found = find(self._settings, self._registry, self._user)
+        found = self._find()
         self._count(found)
         request = self._new_request()
         return self._receipt(request, found, ["nothing was done: a dry run"])
@@ -69,7 +72,7 @@ class Forget:
     def run(self) -> dict[str, Any]:
         """The receipt. Where `open` is not empty, the same call goes on from there."""
         settings, registry = self._settings, self._registry
-        found = find(settings, registry, self._user)
+        found = self._find()
         request = read_ledger(settings, registry).entries.request(self._person)
         if request is not None and request.done:
             if not found.values:
@@ -103,7 +106,7 @@ class Forget:
     def _go_on(self, request: Entry) -> dict[str, Any]:
         if not self._answered(request, STATE, self._ran(self._settings.topics.state, self._partition)):
             return self._receipt(request, Copies(), ["no worker has answered: is one running, with the same key?"])
-        found = find(self._settings, self._registry, self._user)
+        found = self._find()
         self._count(found)
         self._delete(found)
         if not request.until:
@@ -124,16 +127,16 @@ class Forget:
     def _finish(self, request: Entry) -> dict[str, Any]:
         """What came while the others were at it, the letters, and that all of it takes effect."""
         settings, registry = self._settings, self._registry
-        found = find(settings, registry, self._user)
+        found = self._find()
         self._count(found)
         self._delete(found)
         self._rewrite(found.letters)
         request = replace(request, sealed=b"", report=self._progress())
         self._put(request)
         open_ = [] if self._owners_have_read() else ["who owns shared entities has not read the deletions yet"]
-        left = self._take_effect(request, find(settings, registry, self._user))
+        left = self._take_effect(request, self._find())
         open_ += [f"{topic}: {count} records wait for the broker's cleaner" for topic, count in sorted(left.items())]
-        found = find(settings, registry, self._user)
+        found = self._find()
         if again := receipts.counted(found.values):
             open_ += [f"{topic}: {count} records have come since" for topic, count in sorted(again.items())]
         said = self._receipt(request, found, open_)
@@ -158,7 +161,8 @@ class Forget:
         for name, partition in sorted({(copy.topic, copy.partition) for copy in letters}):
             self._say(f"{name}[{partition}] is written again")
             topic = names[name]
-            rewrite(self._settings, topic, partition, theirs_on(self._registry, topic, self._user))
+            theirs = theirs_on(self._settings, self._registry, topic, *self._names)
+            rewrite(self._settings, topic, partition, theirs)
 
     def _take_effect(self, request: Entry, found: Copies) -> Counter[str]:
         """How many records the cleaner has not taken yet, by topic."""
@@ -184,6 +188,9 @@ class Forget:
         for (name, _), offsets in left.items():
             counts[name] += len(offsets)
         return counts
+
+    def _find(self) -> Copies:
+        return find(self._settings, self._registry, self._user, self._names)
 
     # -- waiting
 

@@ -3,7 +3,7 @@ of a key takes them away. A partition that has some is written again without the
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 
 from confluent_kafka import KafkaException, Message, TopicPartition
@@ -14,9 +14,10 @@ from schemas.registry import Registry
 from schemas.varint import long_bytes
 from schemas.wire import Decoder
 from streams.config import Settings
-from streams.deadletters import CHUNK, DONE, letter_bytes
+from streams.deadletters import CHUNK, DONE, letter_bytes, opened
 from streams.events import Record
 from streams.offsets import bounds, kafka_error, places, read_range
+from streams.privacy.sealed_letters import LetterSeals
 from streams.transactions import Sent, TransactionalProducer
 from streams.webhooks.failures import DONE as POSTED
 
@@ -31,36 +32,56 @@ TIMEOUT_S = 30.0
 Theirs = Callable[[Message], bool]
 
 
-def letters_of(settings: Settings, registry: Registry, topic: str, user_id: str) -> Iterator[Message]:
-    """What a topic of LETTERS has of a person. Raises BrokerUnavailable, RegistryUnavailable, SettingsError."""
-    theirs, name = theirs_on(registry, topic, user_id), str(getattr(settings.topics, topic))
+def letters_of(settings: Settings, registry: Registry, topic: str, *names: str) -> Iterator[Message]:
+    """What a topic of LETTERS has of a person who has these names.
+
+    Raises BrokerUnavailable, RegistryUnavailable, SettingsError.
+    """
+    theirs, name = theirs_on(settings, registry, topic, *names), str(getattr(settings.topics, topic))
     for (_, partition), (low, high) in bounds(settings, places(settings, name)).items():
         for message in _read(settings, name, partition, low, high):
             if message.value() is not None and theirs(message):
                 yield message
 
 
-def theirs_on(registry: Registry, topic: str, user_id: str) -> Theirs:
+def theirs_on(settings: Settings, registry: Registry, topic: str, *names: str) -> Theirs:
     """Whether a message of the topic is of the person: a bad event is its key's, and that of a name in its bytes."""
-    outer, alert = Decoder(registry, "dead_letter"), Decoder(registry, "fraud_alert")
-    failure, named = Decoder(registry, "webhook_failure"), spelled(user_id)
+    outer, alert, failure = (Decoder(registry, each) for each in ("dead_letter", "fraud_alert", "webhook_failure"))
+    seals, told = LetterSeals(settings), {name.encode() for name in names}
+    named = [text for name in names for text in spelled(name)]
 
     def letter(message: Message) -> bool:
-        if user_id.encode() not in (message.value() or b"") and message.key() != user_id.encode():
-            return False
         (record,) = outer.decode_many([message.value()])
-        return not isinstance(record, BadRecord) and _letter_is_theirs(record, user_id, named)
+        if isinstance(record, BadRecord):
+            return False
+        if not record["sealed"]:
+            return _letter_is_theirs(record, told, named)
+        if message.key() in map(seals.name, told):
+            return True
+        found = opened(seals, record)
+        return not found["sealed"] and _letter_is_theirs(found, told, named)
 
     def undelivered(message: Message) -> bool:
-        if user_id.encode() not in (message.value() or b""):
+        if not any(name in (message.value() or b"") for name in told):
             return False
         (record,) = failure.decode_many([message.value()])
         if isinstance(record, BadRecord):
             return False
         (inner,) = alert.decode_many([record["alert"]])
-        return not isinstance(inner, BadRecord) and inner["user_id"] == user_id
+        return not isinstance(inner, BadRecord) and inner["user_id"] in names
 
     return letter if topic == DEADLETTERS else undelivered
+
+
+def locked(settings: Settings, registry: Registry) -> Iterator[Message]:
+    """Dead letters under a key that is not known here: whose they are, nobody can say."""
+    decode, seals, name = Decoder(registry, "dead_letter"), LetterSeals(settings), settings.topics.deadletters
+    for (_, partition), (low, high) in bounds(settings, places(settings, name)).items():
+        for message in _read(settings, name, partition, low, high):
+            if message.value() is not None:
+                (record,) = decode.decode_many([message.value()])
+                if not isinstance(record, BadRecord) and opened(seals, record)["sealed"]:
+                    yield message
 
 
 def spelled(user_id: str) -> tuple[bytes, ...]:
@@ -69,11 +90,11 @@ def spelled(user_id: str) -> tuple[bytes, ...]:
     return long_bytes(2 * len(name)) + name, b'"' + name + b'"'
 
 
-def _letter_is_theirs(record: Record, user_id: str, named: tuple[bytes, ...]) -> bool:
-    if record["key"] == user_id.encode():
+def _letter_is_theirs(record: Record, told: Collection[bytes], named: Iterable[bytes]) -> bool:
+    if record["key"] in told:
         return True
-    headers = b"".join(each["value"] or b"" for each in record["headers"])
-    return any(name in (record["value"] or b"") or name in headers for name in named)
+    texts = (record["value"] or b"", b"".join(each["value"] or b"" for each in record["headers"]))
+    return any(name in text for name in named for text in texts)
 
 
 def rewrite(settings: Settings, topic: str, partition: int, theirs: Theirs) -> int:

@@ -2,8 +2,10 @@
 Topics are read whole, and decoded only where the bytes hold the name: a search of a month takes as long as reading it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from confluent_kafka import Message
 
 from schemas.registry import Registry
 from streams.changelog import USER
@@ -14,8 +16,10 @@ from streams.joining.deriver import AD_CLICKS
 from streams.labels import rows
 from streams.offsets import Place, bounds, offsets_at, places, read_range
 from streams.partitioning import partition_for
-from streams.privacy.letters import LETTERS, letters_of
+from streams.privacy.letters import LETTERS, letters_of, locked
+from streams.privacy.persons import persons
 from streams.tasks import make_task
+from streams.tasks.fraud import Fraud
 from streams.tracing.reading import Found, TopicReader
 
 
@@ -40,7 +44,8 @@ class Copies:
     """What there is of one person now.
 
     keyed: records that a deletion of their key takes away. state: of logs that their owner writes. staying: what ends
-    by time alone. letters: in partitions that are written again. examples: what releases may have learned.
+    by time alone, and letters that nobody here can open, whosever they are. letters: in partitions that are written
+    again. examples: what releases may have learned.
     """
 
     keyed: list[Copy] = field(default_factory=list)
@@ -59,8 +64,9 @@ class Copies:
         return [copy for copy in (*self.keyed, *self.state, *self.letters) if not copy.deleted]
 
 
-def find(settings: Settings, registry: Registry, user_id: str) -> Copies:
-    """Raises BrokerUnavailable, RegistryUnavailable, SettingsError (no such topic)."""
+def find(settings: Settings, registry: Registry, user_id: str, names: Sequence[str] = ()) -> Copies:
+    """names: all that letters may call them. Raises BrokerUnavailable, RegistryUnavailable, SettingsError (no such
+    topic)."""
     found = Copies()
     for topic, contract in keyed_topics(settings):
         for record in _of_user(settings, registry, topic, contract, user_id):
@@ -79,12 +85,29 @@ def find(settings: Settings, registry: Registry, user_id: str) -> Copies:
         found.keyed.append(copy)
         found.entities.add(entity)
     found.state += _states(settings, user_id, found.targets)
+    found.keyed += _notes(settings, registry, user_id, found)
     for topic in LETTERS:
-        name = str(getattr(settings.topics, topic))
-        for message in letters_of(settings, registry, topic, user_id):
-            place = int(message.partition() or 0), int(message.offset() or 0)
-            found.letters.append(Copy(name, *place, message.key() or b"", message.timestamp()[1]))
+        found.letters += map(_copy, letters_of(settings, registry, topic, *(names or (user_id,))))
+    theirs = {(copy.topic, copy.partition, copy.offset) for copy in found.letters}
+    letters = map(_copy, locked(settings, registry))
+    found.staying += [copy for copy in letters if (copy.topic, copy.partition, copy.offset) not in theirs]
     return found
+
+
+def _copy(message: Message) -> Copy:
+    place = str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)
+    return Copy(*place, message.key() or b"", message.timestamp()[1])
+
+
+def _notes(settings: Settings, registry: Registry, user_id: str, found: Copies) -> Iterator[Copy]:
+    """What analysts wrote about the person's orders: by the person, where that was known, and by the order."""
+    person, topics = persons(settings).of(user_id), settings.topics
+    orders = {target for task, target in found.targets if task == Fraud.name}
+    orders |= {copy.key.decode(errors="replace") for copy in found.keyed if copy.topic == topics.alerts}
+    for chunk in TopicReader(settings, registry, topics.notes, "case_note").chunks():
+        for note in chunk:
+            if note.record["person"] == person or note.record["order_id"] in orders:
+                yield Copy(topics.notes, note.partition, note.offset, note.key, note.timestamp)
 
 
 def keyed_topics(settings: Settings) -> list[tuple[str, str]]:
@@ -147,9 +170,9 @@ def superseded(settings: Settings, found: Copies) -> list[Copy]:
 
 
 def deletions(settings: Settings, since: int) -> list[Copy]:
-    """Deletions on topics of `keyed_topics` since a UTC ms of the broker: their keys name what was deleted."""
+    """Deletions since a UTC ms of the broker, of what `find` has in `keyed`: their keys name what was deleted."""
     found = []
-    for topic, _ in keyed_topics(settings):
+    for topic in (*(topic for topic, _ in keyed_topics(settings)), settings.topics.notes):
         starts = offsets_at(settings, topic, since)
         found += [copy for copy in _keys(settings, topic, starts=starts) if copy.deleted]
     return found

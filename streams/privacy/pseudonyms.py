@@ -5,7 +5,7 @@ A token names its key: `p1:4f…`. A second key may be there beside the one that
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from schemas.errors import BadRecord, SettingsError
@@ -25,8 +25,10 @@ KINDS = {
     "ip": "ip",
     "session_id": "session",
     "query": "query",
+    "user_id": "user",
 }
 """Of each field what its value is: an address is the same one wherever it stands. An attribute is of its own kind."""
+USER = "user_id"
 ATTRIBUTE = "attributes."
 OWN = "0"  # the id of the key that is derived from privacy.key
 HASH_CHARS = 32
@@ -38,14 +40,35 @@ class Pseudonyms:
     def __init__(self, fields: Iterable[str], keys: Mapping[str, bytes]) -> None:
         self._keys = dict(keys)
         self._used = next(iter(keys))
-        self._fields = [(*_path(field), field if field.startswith(ATTRIBUTE) else KINDS[field]) for field in fields]
+        self.users = USER in (chosen := tuple(fields))
+        self._fields = [
+            (*_path(field), field if field.startswith(ATTRIBUTE) else KINDS[field]) for field in chosen if field != USER
+        ]
 
     def tokens(self, kind: str, value: str) -> list[str]:
         """Under each key, the one that is used first."""
         return [self._token(ident, kind, value) for ident in self._keys]
 
+    def user(self, user_id: str) -> str:
+        """What a user is called on our topics: as they are, where `user_id` is not chosen."""
+        return self._token(self._used, KINDS[USER], user_id) if self.users and not self._is_token(user_id) else user_id
+
+    def published(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """The event as whoever publishes one of ours says it: its user as well, by whom it is placed."""
+        return self.event(event) | {USER: self.user(event[USER])}
+
+    def read(self, event: Mapping[str, Any]) -> dict[str, Any] | BadRecord:
+        """As `event`. One whose user_id has no pseudonym cannot be used: where it lies goes by the name it has."""
+        if self.users and not self._is_token(event[USER]):
+            return BadRecord(
+                "out_of_range", "a user_id that is no pseudonym", where=USER,
+                expected="a pseudonym, as privacy.pseudonymise names user_id",
+                todo="publish it by a mapping, `headrace publish` or a request; or bring this letter home",
+            )  # fmt: skip
+        return self.event(event)
+
     def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """The event with its chosen fields replaced; what is a token already, stays."""
+        """The event with its chosen fields replaced, but for its user; what is a token already, stays."""
         changed = dict(event)
         for outer, name, kind in self._fields:
             within = changed.get(outer) if outer else changed
@@ -77,13 +100,13 @@ class IngestDecoder(Decoder):
 
     def decode_many(self, values: Sequence[bytes | None]) -> list[Record | BadRecord]:
         found = self._of.decode_many(values)
-        return [each if isinstance(each, BadRecord) else self._pseudonyms.event(each) for each in found]
+        return [each if isinstance(each, BadRecord) else self._pseudonyms.read(each) for each in found]
 
 
 def pseudonyms(settings: Settings) -> Pseudonyms | None:
     """None where nothing is to be replaced. Raises SettingsError."""
     fields = settings.privacy.pseudonymise
-    return Pseudonyms(fields, _keys(settings)) if fields else None
+    return Pseudonyms(fields, keyring(settings)) if fields else None
 
 
 def ingesting(settings: Settings, decoder: Decoder) -> Decoder:
@@ -92,7 +115,22 @@ def ingesting(settings: Settings, decoder: Decoder) -> Decoder:
     return IngestDecoder(decoder, known) if known is not None else decoder
 
 
-def _keys(settings: Settings) -> dict[str, bytes]:
+def publishing(settings: Settings) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What events are sent through before Headrace itself publishes them. Raises SettingsError."""
+    known = pseudonyms(settings)
+    return known.published if known is not None else lambda event: event
+
+
+def names_of(settings: Settings, user_id: str) -> list[str]:
+    """What a user is called on our topics under each key, the one that is used first. Raises SettingsError."""
+    known = pseudonyms(settings)
+    if known is None or not known.users or known.user(user_id) == user_id:
+        return [user_id]
+    return known.tokens(KINDS[USER], user_id)
+
+
+def keyring(settings: Settings) -> dict[str, bytes]:
+    """Keys by id, the one that is used first. Raises SettingsError."""
     given = reveal(settings.privacy.pseudonym_keys)
     if not given:
         return {OWN: hashlib.blake2b(b"pseudonyms", key=key_of(settings), digest_size=32).digest()}

@@ -98,17 +98,17 @@ def _names(entry: Any, said: Mapping[str, Any]) -> bool:
     return (detail.get("receipt"), detail.get("digest")) == (said.get("receipt"), said.get("digest"))
 
 
-def read(text: str, where: str) -> dict[str, Any]:
-    """A receipt from its file. Raises DataUnavailable."""
+def read(text: str, where: str) -> list[dict[str, Any]]:
+    """The receipts of a file: one, or a list of them. Raises DataUnavailable."""
+    expected = "what `forget --json` printed"
     try:
         said = json.loads(text)
     except ValueError as error:
-        raise DataUnavailable(
-            f"it is no JSON: {error}", where=where, expected="what `forget --json` printed"
-        ) from error
-    if not isinstance(said, dict):
-        raise DataUnavailable("it is no receipt", where=where, expected="what `forget --json` printed")
-    return said
+        raise DataUnavailable(f"it is no JSON: {error}", where=where, expected=expected) from error
+    receipts = said if isinstance(said, list) else [said]
+    if not receipts or not all(isinstance(each, dict) for each in receipts):
+        raise DataUnavailable("it is no receipt", where=where, expected=expected)
+    return receipts
 
 
 def counted(copies: Iterable[Copy]) -> dict[str, int]:

@@ -66,11 +66,11 @@ def _account(of: _Known) -> Said:
     return Said("the account's history", "账户历史")
 
 
-_NAMES = {"card": "付款卡", "device": "设备", "address": "地址", "email": "邮箱", "ip": "IP 地址"}
+KIND_NAMES = {"card": "付款卡", "device": "设备", "address": "地址", "email": "邮箱", "ip": "IP 地址"}
 
 
 def _entity(kind: str) -> Callable[[_Known], Said]:
-    english, chinese = ("IP address" if kind == "ip" else kind), _NAMES[kind]
+    english, chinese = ("IP address" if kind == "ip" else kind), KIND_NAMES[kind]
 
     def say(of: _Known) -> Said:
         if frauds := of.count(f"{kind}_frauds"):
@@ -95,7 +95,7 @@ _WORDS: Mapping[str, Callable[[_Known], Said]] = {
     "basket": _basket,
     "pace": _pace,
     "account": _account,
-    **{kind: _entity(kind) for kind in _NAMES},
+    **{kind: _entity(kind) for kind in KIND_NAMES},
     "payment": lambda _: Said("the way of payment", "付款方式"),
     "time": lambda _: Said("the time of the order", "下单时间"),
     "attributes": lambda _: Said("the shop's own signals", "商店自有信号"),

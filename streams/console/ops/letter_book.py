@@ -9,7 +9,8 @@ from itertools import chain
 
 from schemas.registry import Registry
 from schemas.wire import Decoder
-from streams.deadletters import CUT, DONE, Letter
+from streams.deadletters import CUT, DONE, Letter, opened
+from streams.privacy.sealed_letters import LetterSeals
 
 NEWEST = 2_000  # of a partition
 
@@ -18,7 +19,8 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """A letter without its bytes. cut: only its beginning is kept, so it cannot go home."""
+    """A letter without its bytes. cut: only its beginning is kept, so it cannot go home; nor can one that stays sealed,
+    as its key is not known here."""
 
     partition: int
     offset: int
@@ -31,6 +33,7 @@ class Brief:
     replays: int
     cut: bool
     home: bool = False
+    sealed: bool = False
 
     @property
     def id(self) -> str:
@@ -40,8 +43,8 @@ class Brief:
 class LetterBook:
     """Safe from any thread; `apply` is what a reader of the topic calls, in the order of each partition."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._decode = Decoder(registry, "dead_letter")
+    def __init__(self, registry: Registry, seals: LetterSeals) -> None:
+        self._decode, self._seals = Decoder(registry, "dead_letter"), seals
         self._lock = threading.Lock()
         self._briefs: dict[int, dict[int, Brief]] = {}
 
@@ -63,7 +66,7 @@ class LetterBook:
         if value is None:
             self._brought_home(partition, headers)
             return
-        brief = brief_of(Letter(partition, offset, self._decode(value)))
+        brief = brief_of(Letter(partition, offset, opened(self._seals, self._decode(value))))
         with self._lock:
             kept = self._briefs.setdefault(partition, {})
             kept[offset] = brief
@@ -95,4 +98,5 @@ def brief_of(letter: Letter) -> Brief:
         record["replays"],
         letter.cut,
         letter.home,
+        record["sealed"],
     )

@@ -16,8 +16,9 @@ from schemas.wire import Decoder
 from streams.clients import require_broker
 from streams.config import Settings
 from streams.console.ops.letter_book import NEWEST, LetterBook
-from streams.deadletters import Letter
+from streams.deadletters import Letter, opened
 from streams.offsets import PASSING, bounds, kafka_error, places, plain_consumer, read_range
+from streams.privacy.sealed_letters import LetterSeals
 
 log = logging.getLogger(__name__)
 
@@ -118,5 +119,6 @@ def show(settings: Settings, registry: Registry, book: LetterBook, letter_id: st
     require_broker(settings)
     decode, at = Decoder(registry, "dead_letter"), brief.offset
     for message in chain.from_iterable(read_range(settings, topic, brief.partition, at, at + 1, stall_s=SHOW_S)):
-        return Letter(brief.partition, at, decode(message.value()), brief.home)
+        record = opened(LetterSeals(settings), decode(message.value()))
+        return Letter(brief.partition, at, record, brief.home)
     raise DataUnavailable(f"dead letter {letter_id} is not kept any more", where=topic)

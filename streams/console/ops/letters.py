@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from schemas.errors import DataUnavailable, HeadraceError
-from schemas.wire import Decoder
 from streams.access.gate import identity, requires
 from streams.clients import require_broker
 from streams.console.ops import letter_feed
@@ -105,7 +104,7 @@ async def replay(request: web.Request) -> web.StreamResponse:
 
     def done() -> Replayed:
         require_broker(here.settings)
-        letters = DeadLetters(here.settings, Decoder(here.registry, "dead_letter"))
+        letters = DeadLetters(here.settings, here.registry)
         return letters.replay(Selection(ids=wanted))
 
     detail = {"letters": len(wanted), "ids": sorted(wanted)[:SHOWN]}

@@ -17,6 +17,7 @@ from streams.console.ops.letter_book import LetterBook
 from streams.console.ops.letter_feed import LetterFeed
 from streams.console.ops.release_book import ReleaseBook
 from streams.learner.control import Control
+from streams.privacy.sealed_letters import LetterSeals
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Shelf:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings, topics = settings, settings.topics
-        self.releases, self.letters = ReleaseBook(registry), LetterBook(registry)
+        self.releases, self.letters = ReleaseBook(registry), LetterBook(registry, LetterSeals(settings))
         self.policies, self.lists = KeyedBook(registry, "policy"), KeyedBook(registry, "list_entry")
         self.learning = Control(settings, registry)
         self._readers: dict[str, Reader] = {
