@@ -21,7 +21,7 @@ from finetune.labels import fraud_labels
 from finetune.losses import tensors
 from finetune.metrics import log_loss, normalised_entropy, pr_auc
 from finetune.recorded import Finish, Outputs, Recorded
-from finetune.trainer import Batch, Loss, TorchTable
+from finetune.trainer import Batch, Loss, Sum, TorchTable
 from schemas.errors import TrainingError
 from streams.tasks.base import calibrated
 
@@ -69,14 +69,19 @@ class Fraud(Recorded):
             head.members.bias.fill_(float(np.log(label.mean() / (1 - label.mean()))))
 
     def loss(self) -> Loss:
-        """Binary cross-entropy of each member's logit."""
+        """Binary cross-entropy of each member's logit. A fraud weighs `loss_weights["positive"]`, 1 where it is not
+        named: calibration brings the level back.
+        """
+        positive = self.loss_weights.get("positive", 1.0)
 
-        def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
+        def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Sum:
             inputs = self.inputs(batch, table)
             inputs["columns"] = torch.from_numpy(self.learned[batch])
             each_BE = model(**inputs)["members"]
-            label_B1 = torch.from_numpy(self.label[batch])[:, None]
-            return F.binary_cross_entropy_with_logits(each_BE, label_B1.expand_as(each_BE))
+            label_BE = torch.from_numpy(self.label[batch])[:, None].expand_as(each_BE)
+            weight_BE = 1 + label_BE * (positive - 1)
+            total = F.binary_cross_entropy_with_logits(each_BE, label_BE, weight_BE, reduction="sum")
+            return total, weight_BE.sum()
 
         return loss
 

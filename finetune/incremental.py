@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from engines.model import HeadraceModel
 from finetune import checkpoints, lora
 from finetune.checkpoints import Progress
+from finetune.curves import Curves
 from finetune.served import Served
 from finetune.trainer import LARGEST_GRADIENT, TorchTable, set_dropout
 from schemas.errors import SettingsError, TrainingError
@@ -90,8 +92,9 @@ class Fitted:
 
 
 def fit(
-    model: HeadraceModel, problem: Served, recipe: Recipe, folder: Path, identity: str, told: Told | None = None
-) -> Fitted:
+    model: HeadraceModel, problem: Served, recipe: Recipe, folder: Path, identity: str, told: Told | None = None,
+    curves: Curves | None = None,
+) -> Fitted:  # fmt: skip
     """Trains in place, to the weights with the least loss on the examples to stop by.
 
     folder: for checkpoints. identity: names champion, data and replay; with the recipe it tells whether a checkpoint
@@ -99,7 +102,7 @@ def fit(
     that is no number.
     """
     torch.manual_seed(recipe.seed)
-    training = _Training(model, problem, recipe)
+    training, curves = _Training(model, problem, recipe), curves or Curves()
     identity = hashlib.sha256(json.dumps([identity, asdict(recipe)], sort_keys=True).encode()).hexdigest()
     progress, resumed = Progress(), 0
     if (found := checkpoints.read(folder, identity)) is not None:
@@ -108,15 +111,20 @@ def fit(
         resumed = progress.step
     else:
         training.evaluate(progress)
-    while progress.step < training.steps and progress.stale < recipe.patience:
-        loss = training.step(progress.step)
-        progress.step += 1
-        if told is not None:
-            told(progress.step, training.steps, loss)
-        if progress.step % training.evaluate_every == 0 or progress.step == training.steps:
-            training.evaluate(progress)
-        if progress.step % recipe.checkpoint_every == 0:
-            checkpoints.write(folder, identity, progress, training.tensors())
+    curves.begin(progress.step)
+    with closing(curves):
+        while progress.step < training.steps and progress.stale < recipe.patience:
+            loss = training.step(progress.step)
+            progress.step += 1
+            curves.step(progress.step, loss=loss, rate=training.rate, examples=recipe.batch)
+            if told is not None:
+                told(progress.step, training.steps, loss)
+            if progress.step % training.evaluate_every == 0 or progress.step == training.steps:
+                training.evaluate(progress)
+                curves.held(progress.step, {"loss": progress.losses[-1]})
+            if progress.step % recipe.checkpoint_every == 0:
+                curves.flush()
+                checkpoints.write(folder, identity, progress, training.tensors())
     training.finish()
     return Fitted(progress.step, progress.best_step, progress.losses[0], progress.best, resumed, training.parameters)
 
@@ -132,9 +140,9 @@ class _Training:
             self._table.freeze()
         self._learning = {name: each for name, each in model.named_parameters() if each.requires_grad}
         self.parameters = sum(each.numel() for each in self._learning.values())
-        self._rate = recipe.rate or RATES[recipe.mode]
+        self._peak = self.rate = recipe.rate or RATES[recipe.mode]
         self._optimiser = torch.optim.AdamW(
-            self._learning.values(), lr=self._rate, weight_decay=recipe.weight_decay, foreach=True
+            self._learning.values(), lr=self._peak, weight_decay=recipe.weight_decay, foreach=True
         )
         self._best = self._copied()
         self._order = np.random.default_rng(recipe.seed).permutation(problem.learning)
@@ -154,8 +162,9 @@ class _Training:
         recipe = self._recipe
         torch.manual_seed(_mixed(recipe.seed, number))
         batch = self._order[number * recipe.batch : (number + 1) * recipe.batch]
+        self.rate = self._peak * _schedule(number, self.steps, recipe.warm_up)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._rate * _schedule(number, self.steps, recipe.warm_up)
+            group["lr"] = self.rate
         set_dropout(self._model, recipe.dropout)
         self._model.train()
         self._optimiser.zero_grad(set_to_none=True)

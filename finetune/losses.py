@@ -1,5 +1,7 @@
 """Losses over feature rows, of clicks and of the next item; fraud's stands with its networks, in `finetune/fraud.py`.
 Each is made once from the training rows and their labels, and called with a batch of their numbers.
+
+Shape suffixes: P positions, D width, K rows of the pool, B batch, L history length.
 """
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from engines.model import HeadraceModel
 from engines.recommendation_head import Raised
-from finetune.trainer import Batch, Loss, TorchTable
+from finetune.trainer import Batch, Loss, Sum, TorchTable
 from streams.features import Inputs, Rows
 from streams.tasks.base import Task
 
@@ -27,11 +29,10 @@ def tensors(inputs: Inputs) -> dict[str, Tensor]:
 def slate_loss(task: Task, rows: Rows, label: NDArray[np.float32], shown: NDArray[np.float32]) -> Loss:
     """Binary cross-entropy over the ads that were shown; `label` and `shown` (B, slate)."""
 
-    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
+    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Sum:
         logit = model(**tensors(task.inputs(rows[batch], table)))["logit"]
         weight, wanted = torch.from_numpy(shown[batch]), torch.from_numpy(label[batch])
-        total = F.binary_cross_entropy_with_logits(logit, wanted, weight, reduction="sum")
-        return total / weight.sum().clamp(min=1)
+        return F.binary_cross_entropy_with_logits(logit, wanted, weight, reduction="sum"), weight.sum()
 
     return loss
 
@@ -44,10 +45,10 @@ def next_item_loss(task: Task, rows: Rows, target: NDArray[np.int32], bias: NDAr
     """
     candidates = np.flatnonzero(bias > MASKED)
 
-    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Tensor:
+    def loss(model: HeadraceModel, table: TorchTable, batch: Batch, rng: np.random.Generator) -> Sum:
         chosen = rows[batch]
         wanted = following_items(chosen, target[batch])
-        at_B, at_L = positions((wanted > 0) & (bias[wanted] > MASKED), rng)
+        at_B, at_L = positions((wanted > 0) & (bias[wanted] > MASKED), drawn(rng, batch, wanted.shape[1]))
         places = (torch.from_numpy(at_B), torch.from_numpy(at_L))
         users_PD, raised = model.users_at(*places, **tensors(task.inputs(chosen, table)))
         goals = wanted[at_B, at_L]
@@ -57,7 +58,8 @@ def next_item_loss(task: Task, rows: Rows, target: NDArray[np.int32], bias: NDAr
         scores = users_PD @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(bias[pool])
         if raised is not None:
             scores = raised_in(scores, pool, raised)
-        return F.cross_entropy(scores, torch.from_numpy(np.searchsorted(pool, goals)))
+        total = F.cross_entropy(scores, torch.from_numpy(np.searchsorted(pool, goals)), reduction="sum")
+        return total, torch.tensor(float(len(goals)))
 
     return loss
 
@@ -85,9 +87,17 @@ def following_items(rows: Rows, target: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.where(kind > 0, wanted, 0)
 
 
-def positions(usable: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Up to POSITIONS random usable positions of each row, the last one always among them if it is usable."""
-    draw = rng.random(usable.shape)
+def drawn(rng: np.random.Generator, batch: Batch, columns: int) -> NDArray[np.float64]:
+    """(B, columns) even numbers below 1: an example has the same ones whichever others are in the batch."""
+    salt = int(rng.integers(1 << 62))
+    return np.stack([np.random.default_rng([salt, number]).random(columns) for number in batch.tolist()])
+
+
+def positions(usable: NDArray[np.bool_], draw: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Up to POSITIONS usable positions of each row, those of the largest draws (B, L); the last one always among them
+    if it is usable.
+    """
+    draw = draw.copy()
     draw[:, -1] = 2.0
     draw[~usable] = -1.0
     best = np.argpartition(-draw, min(POSITIONS, draw.shape[1] - 1), axis=1)[:, :POSITIONS]

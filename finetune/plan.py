@@ -52,7 +52,7 @@ class TunePlan(Part):
     newer or older than all negatives. negatives: the share that was kept, by default the task's; correction:
     `weights` lets each weigh its inverse, `offset` moves the logit instead. delays: how long positives take, as
     `finetune.delays.Delays` writes it; None takes silence for a negative. int8: quantise too. trained: what the
-    manifest says besides.
+    manifest says besides. curves: a folder for TensorBoard's files.
     """
 
     task: str
@@ -65,6 +65,7 @@ class TunePlan(Part):
     gate: Gate | None = None
     catalog: File
     out: Path
+    curves: Path | None = None
     reservoir: Kept | None = None
     replay: float = Field(0.5, ge=0, lt=1)
     holdout: float = Field(0.2, gt=0, lt=1)
@@ -81,7 +82,7 @@ class TunePlan(Part):
     @property
     def identity(self) -> str:
         """Names what is made: equal for plans that differ only in folders and bounds."""
-        where = {"store", "cache", "out", "memory_mb", "catalog", "examples", "holding", "window"}
+        where = {"store", "cache", "out", "curves", "memory_mb", "catalog", "examples", "holding", "window"}
         said = self.model_dump(mode="json", exclude=where)
         if self.reservoir is not None:
             del said["reservoir"]["folder"]

@@ -3,20 +3,25 @@ The problems themselves, a class a task, are in `finetune/problems.py` and `fine
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engines.model import HeadraceModel
 from finetune.history import Examples, Recording
-from finetune.trainer import Loss
+from finetune.losses import tensors
+from finetune.trainer import Held, Loss, TorchTable
 from schemas.errors import TrainingError
 from streams.catalog import Catalogue
 from streams.tasks.base import Task
 
 VALIDATION = 0.15  # the newest share of the examples does not train: it calibrates and sets thresholds
+
+LOOKED, LOOKED_AT = 256, 2048  # examples of one call of the model; newest held-out ones that curves are of
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -70,6 +75,8 @@ class Recorded(Problem):
     """
 
     label: NDArray[Any]
+    loss_weights: Mapping[str, float] = {}
+    """By name, as the task's loss knows them."""
 
     def __init__(self, task: Task, recording: Recording, catalog: Catalogue) -> None:
         self.task, self.recording, self.catalog = task, recording, catalog
@@ -101,3 +108,30 @@ class Recorded(Problem):
 
     def end(self, model: HeadraceModel) -> None:
         """What is added to a model that has learned; nothing, unless a task says otherwise."""
+
+    @property
+    def held_out(self) -> NDArray[np.intp]:
+        """Numbers of the newest examples, which do not train: as many as calibrate."""
+        return np.arange(self.learning, len(self.examples))[-self.held_rows :]
+
+    @torch.no_grad()
+    def outputs(
+        self, model: HeadraceModel, table: TorchTable, which: NDArray[np.intp], shared: Outputs | None = None
+    ) -> Outputs:
+        """What the model itself says of the examples of numbers `which`, as an engine would. shared: inputs beyond the
+        rows' own, where they are another problem's.
+        """
+        if shared is None:
+            shared = self.shared_inputs(table.look_up(np.arange(len(self.catalog), dtype=np.int32)).numpy())
+        given = tensors(shared)
+        parts = [model(**self.inputs(which[at : at + LOOKED], table), **given) for at in range(0, len(which), LOOKED)]
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+    def inputs(self, which: NDArray[np.intp], table: TorchTable) -> dict[str, torch.Tensor]:
+        """Engine inputs of these examples as tensors."""
+        return tensors(self.task.inputs(self.examples.rows[which], table))
+
+    def held(self) -> Held:
+        """Figures of the newest LOOKED_AT held-out examples, calibrated on these very ones."""
+        which = self.held_out[-LOOKED_AT:]
+        return lambda model, table: self.finish(self.outputs(model, table, which), which).metrics

@@ -20,6 +20,7 @@ from engines.model import load_model
 from engines.openvino import OpenVinoEngine
 from engines.releases import Release, ReleaseStore
 from finetune import release as releasing
+from finetune.curves import Curves
 from finetune.delays import Delays
 from finetune.example_files import read_catalog, read_examples, whole
 from finetune.examples import Counts, Examples, Record, examples_of, source_key
@@ -67,7 +68,7 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
             if told is not None:
                 told(step, steps, loss)
 
-        fitted = fit(model, problem, plan.made_recipe(), plan.out, identity, after_step)
+        fitted = fit(model, problem, plan.made_recipe(), plan.out, identity, after_step, Curves(plan.curves))
         if fitted.best_step == 0:
             raise TrainingError(
                 f"no step in {fitted.steps} was better than the champion on the examples to stop by",
@@ -139,6 +140,7 @@ def _trained(plan: TunePlan, problem: Served, champion: Release, fitted: Fitted,
         **plan.trained,
         "plan": plan.identity,
         "champion": champion.version,
+        "encoder": champion.manifest.trained.get("encoder", ""),
         "files": [file.sha256 for file in plan.examples],
         "window": [file.sha256 for file in plan.window],
         "examples": mix.learning - mix.replayed,

@@ -2,8 +2,9 @@
 The number of steps is fixed, not the time, so that equal data and seed give equal weights on equal machines.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from engines.blocks import Block
 from engines.model import HeadraceModel
 from engines.pointwise import Pointwise
+from finetune.curves import Curves
+from finetune.spread import ALONE, Spread
 from schemas.errors import TrainingError
 from streams.catalog import Catalogue
 
@@ -24,13 +27,16 @@ Progress = Callable[[int, int, float], None]
 
 WARM_UP = 0.2
 LARGEST_GRADIENT = 1.0
+LOOKS = 10  # at held-out examples, during one training
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how fast. `rate` is the peak of the one-cycle schedule (Smith and Topin 2018).
 
-    frozen: parts of the model that stay as they are. dropout: in training only.
+    frozen: parts of the model that stay as they are. dropout: in training only. sizes: of the model's config, where
+    they differ from the family's; a model of other sizes than the ground's begins without it. loss_weights: by name, as
+    the task's loss knows them.
     """
 
     steps: int
@@ -40,6 +46,8 @@ class Plan:
     dropout: float = 0.0
     frozen: tuple[str, ...] = ()
     seed: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 class TorchTable:
@@ -78,19 +86,27 @@ class TorchTable:
         return cast(Tensor, vectors * (rows > 0)[:, None])
 
 
-Loss = Callable[[HeadraceModel, TorchTable, Batch, np.random.Generator], Tensor]
-"""The mean loss of a batch, which is numbers of examples."""
+Sum = tuple[Tensor, Tensor]
+"""A loss summed over examples and their weights, and the sum of these."""
+Loss = Callable[[HeadraceModel, TorchTable, Batch, np.random.Generator], Sum]
+"""Of a batch, which is numbers of examples. What it draws of the generator may not depend on which examples they are:
+of several processes each is given its share, and all draw the same."""
+Held = Callable[[HeadraceModel, TorchTable], Mapping[str, float]]
+"""Figures of held-out examples, of a model in evaluation mode."""
 
 
 def fit(
-    model: HeadraceModel, size: int, loss: Loss, table: TorchTable, plan: Plan, progress: Progress | None = None
-) -> float:
+    model: HeadraceModel, size: int, loss: Loss, table: TorchTable, plan: Plan, progress: Progress | None = None,
+    *, curves: Curves | None = None, held: Held | None = None, spread: Spread = ALONE,
+) -> float:  # fmt: skip
     """Trains in place on examples 0 to `size`, and returns the mean loss of the last tenth of the steps.
 
+    held: looked at LOOKS times, for the curves or for what it tells itself; it changes nothing of what is learned.
     Raises TrainingError for no examples, and for a loss that is not finite.
     """
     if not size:
         raise TrainingError(f"no examples to train {model.config.task} on", expected="at least one")
+    curves = curves or Curves()
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
     learning = _prepared(model, table, plan)
@@ -99,25 +115,37 @@ def fit(
         optimiser, plan.rate, total_steps=max(plan.steps, 2), pct_start=WARM_UP
     )
     losses: list[float] = []
-    for step, batch in enumerate(batches(size, plan, rng)):
-        optimiser.zero_grad(set_to_none=True)
-        value = loss(model, table, batch, rng)
-        value.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        nn.utils.clip_grad_norm_(learning, LARGEST_GRADIENT)
-        optimiser.step()
-        schedule.step()
-        losses.append(value.item())
-        if not np.isfinite(losses[-1]):
-            raise TrainingError(
-                f"the loss of {model.config.task} is {losses[-1]} at step {step + 1}",
-                expected="a finite number",
-                todo="look for values in the features that are not finite, or lower the learning rate",
-            )
-        if progress is not None:
-            progress(step + 1, plan.steps, losses[-1])
+    every = max(1, plan.steps // LOOKS)
+    curves.begin()
+    with closing(curves):
+        for step, batch in enumerate(batches(size, plan, rng), 1):
+            optimiser.zero_grad(set_to_none=True)
+            losses.append(spread.descend(*loss(model, table, spread.share(batch), rng), learning))
+            nn.utils.clip_grad_norm_(learning, LARGEST_GRADIENT)
+            rate = float(schedule.get_last_lr()[0])
+            optimiser.step()
+            schedule.step()
+            if not np.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"the loss of {model.config.task} is {losses[-1]} at step {step}",
+                    expected="a finite number",
+                    todo="look for values in the features that are not finite, or lower the learning rate",
+                )
+            curves.step(step, loss=losses[-1], rate=rate, examples=len(batch))
+            if held is not None and (step % every == 0 or step == plan.steps):
+                curves.held(step, _looked(held, model, table))
+            if progress is not None:
+                progress(step, plan.steps, losses[-1])
     model.requires_grad_(True).eval()  # type: ignore[no-untyped-call]  # transformers wraps torch's without types
     set_dropout(model, 0.0)
     return float(np.mean(losses[-max(1, plan.steps // 10) :]))
+
+
+def _looked(held: Held, model: HeadraceModel, table: TorchTable) -> Mapping[str, float]:
+    model.eval()  # type: ignore[no-untyped-call]  # transformers wraps torch's without types
+    figures = held(model, table)
+    model.train()
+    return figures
 
 
 def _prepared(model: HeadraceModel, table: TorchTable, plan: Plan) -> list[nn.Parameter]:

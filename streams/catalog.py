@@ -35,6 +35,8 @@ class Catalogue:
         self.ids: list[str] = [""]
         self.version = 0
         self.vectors_version = 0
+        self.encoder = ""
+        """The version of the encoder that made the vectors: one for all of them."""
         self._text = np.zeros((capacity, TEXT_DIMS), np.float32)
         self._price = np.zeros(capacity, np.float32)
         self._kind = np.zeros(capacity, np.int32)
@@ -111,6 +113,7 @@ class Catalogue:
         self.ids[row] = ident
         (self.items if kind == ITEM else self.ads)[ident] = row
         self._text[row] = np.frombuffer(record["vector"], "<f4")
+        self.encoder = record.get("encoder") or self.encoder
         self._kind[row] = kind
         self._hashes[row] = hashes_of(ident)
         price, available = self._waiting.pop((kind, ident), (float(self._price[row]), bool(self._available[row])))

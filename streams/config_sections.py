@@ -47,7 +47,7 @@ Backend = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}(:[A-Za-z0-9.:_-]{1,250}
 
 Personal = Literal[
     "payment.instrument", "device_id", "device", "billing_address", "shipping_address", "email", "ip", "session_id",
-    "query", "user_id",
+    "query",
 ]  # fmt: skip
 
 
@@ -92,7 +92,6 @@ class Topics(Section):
     audit: TopicName = "audit.log"
     forgotten: TopicName = "privacy.forgotten"
     webhooks_failed: TopicName = "webhooks.failed"
-    notes: TopicName = "console.notes"
 
     @property
     def inputs(self) -> tuple[str, str, str]:
@@ -186,6 +185,7 @@ class LearningSettings(Section):
     threads: int = Field(default=1, ge=1, le=256)
     memory_mb: int = Field(default=3_000, ge=500)
     niceness: int = Field(default=10, ge=0, le=19)
+    curves: bool = Field(default=False, description="of fine-tunes, for TensorBoard; needs the extra `curves`")
     gate_labels: Positive = Field(default=1_000, description="labels in the gate's window, at least")
     gate_positives: Positive = Field(default=100, description="of these, positives at least")
     windows_s: Annotated[dict[Name, Positive], BeforeValidator(_all_windows)] = WINDOWS_S
@@ -283,7 +283,7 @@ class Privacy(Section):
         default=True, description="scores are keyed by event, not by user: so a person's can be deleted at once"
     )
     pseudonymise: Annotated[tuple[PersonalField, ...], NoDecode, BeforeValidator(comma_list)] = ()
-    """Fields of events that are replaced by a keyed hash as they are read; dead letters are sealed then."""
+    """Fields of events that are replaced by a keyed hash as they are read."""
     pseudonym_keys: SecretStr | None = Field(
         default=None, description="ID:KEY, the one that is used first; else one that is derived from the key"
     )

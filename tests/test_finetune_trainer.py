@@ -89,14 +89,14 @@ def test_progress_is_told_of_every_step(catalog):
 def test_no_examples_are_refused(catalog):
     model = new_model("fraud", None)
     with pytest.raises(TrainingError, match="no examples to train fraud on"):
-        fit(model, 0, lambda *_: torch.zeros(()), TorchTable(model, catalog), QUICK)
+        fit(model, 0, lambda *_: (torch.zeros(()), torch.ones(())), TorchTable(model, catalog), QUICK)
 
 
 def test_a_loss_that_is_no_number_ends_the_training(catalog):
     model = new_model("fraud", None)
 
     def loss(model, *_):
-        return next(model.parameters()).sum() * float("nan")
+        return next(model.parameters()).sum() * float("nan"), torch.ones(())
 
     with pytest.raises(TrainingError, match="loss of fraud is nan at step 1"):
         fit(model, 4, loss, TorchTable(model, catalog), QUICK)
@@ -130,7 +130,7 @@ def test_without_a_later_item_the_last_tokens_have_no_target():
 def test_positions_are_usable_ones_and_the_last_is_among_them():
     usable = np.zeros((3, 64), np.bool_)
     usable[0], usable[1, 10:13] = True, True
-    row, column = positions(usable, np.random.default_rng(0))
+    row, column = positions(usable, np.random.default_rng(0).random(usable.shape))
     assert (row == 0).sum() == POSITIONS
     assert 63 in column[row == 0]
     assert sorted(column[row == 1]) == [10, 11, 12]

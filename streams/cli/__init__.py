@@ -28,6 +28,7 @@ from streams.cli import (
     tracing,
     traffic,
     training,
+    tuning,
     users,
     webhooks,
 )
@@ -66,6 +67,7 @@ privacy.register(app)
 sources.register(app)
 backfill.register(app)
 training.register(app)
+tuning.register(app)
 
 
 @app.callback()

@@ -33,6 +33,8 @@ def train(
     since: str = typer.Option("", "--from", metavar="TIME", help="Events from then on, ISO 8601 with zone; else all."),
     until: str = typer.Option("", "--to", metavar="TIME", help="Events before then; else all."),
     tasks: str = typer.Option("", "--tasks", metavar="NAMES", help="With commas; else those of the settings."),
+    plans: str = typer.Option("", "--plans", metavar="FILE", help="How to train, as `headrace tune` writes it."),
+    curves: str = typer.Option("", "--curves", metavar="DIR", help="Scalars for TensorBoard go here."),
     json: bool = JSON_OPTION,
 ) -> None:
     """Train the first release of each task from what the event topics hold, and publish it.
@@ -41,13 +43,17 @@ def train(
     brings them there. Labels of orders are on `events.labels` (fraud, by order_id): an order without one counts as
     good, so end --to where chargebacks have come in. Clicks that name their impression are the labels of ads.
 
+    Under torchrun each process takes its share of every batch, and the first one publishes.
+
     The catalogue must be encoded before (`headrace catalog encode --once`). A task that nothing is live of yet has its
     release made live; else the command says how to promote it.
 
     Examples:
 
         headrace train --from 2025-01-01T00:00Z --to 2025-12-01T00:00Z
-        headrace train --tasks fraud
+        headrace train --tasks fraud --curves curves && tensorboard --logdir curves
+        headrace train --plans plans.toml
+        torchrun --nproc-per-node 2 --no-python headrace train --to 2025-12-01T00:00Z
     """
     settings = load_settings(context)
     from schemas.errors import SettingsError
@@ -55,7 +61,7 @@ def train(
     from streams.recorded import NAMES, Recorded
 
     names = _order(settings, tasks)
-    span = _moment(since, "--from", 0), _moment(until, "--to", 1 << 62)
+    span = moment(since, "--from", 0), moment(until, "--to", 1 << 62)
     if span[0] >= span[1]:
         raise SettingsError(f"{until} is not after {since}", where="--to", expected="a later time than --from")
     require_broker(settings)
@@ -65,7 +71,9 @@ def train(
         found = dict(zip(NAMES, counted.found, strict=True))
         _say(", ".join(f"{count:,} {name}" for name, count in found.items()) + f"; {counted.bad:,} could not be used")
         said = {"data": "the event topics", "from": since, "to": until, **found}
-        releases = _trained(settings, registry, recorded, names, said, Path(folder))
+        releases = _trained(settings, registry, recorded, names, said, Path(folder), plans, curves)
+        if not releases:  # torchrun's first process has them
+            return
         live = {name: _made_live(settings, registry, name, release) for name, release in releases.items()}
     if json:
         print_json(
@@ -93,41 +101,54 @@ def _order(settings: "Settings", tasks: str) -> list[str]:
 
 
 def _trained(
-    settings: "Settings", registry: "Registry", recorded: Any, names: list[str], said: dict[str, Any], folder: Path
-) -> "dict[str, Release]":
+    settings: "Settings", registry: "Registry", recorded: Any, names: list[str], said: dict[str, Any], folder: Path,
+    plans: str, curves: str,
+) -> "dict[str, Release]":  # fmt: skip
     from schemas.errors import SettingsError
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other where cores are shared
-    try:
-        from finetune.first import KEEP, PLANS, first_releases
-    except ImportError as error:
-        raise SettingsError(
-            f"training needs a library that is not there: {error.name}", where="train",
-            todo="install the extra: `uv pip install 'headrace[train]'`, or `make env`",
-        ) from error  # fmt: skip
+    first = library("finetune.first")
     from dataclasses import replace
 
     from engines.releases import ReleaseStore
 
-    if strange := [name for name in names if name not in PLANS]:
+    usual = library("finetune.plans").read_plans(Path(plans)) if plans else first.PLANS
+    if strange := [name for name in names if name not in usual]:
         raise SettingsError(
-            f"there is no plan to train {strange[0]}", where="finetune.first", expected=", ".join(PLANS)
+            f"there is no plan to train {strange[0]}", where="finetune.first", expected=", ".join(usual)
         )
-    plans = {name: PLANS[name] for name in names}
-    if GROUND not in plans:  # nothing is there that could stay as it is
-        plans = {name: replace(plan, frozen=()) for name, plan in plans.items()}
+    chosen = {name: usual[name] for name in names}
+    if GROUND not in chosen:  # nothing is there that could stay as it is
+        chosen = {name: replace(plan, frozen=()) for name, plan in chosen.items()}
     few = max(1.0, 20_000 / max(1, said["clicks"]))  # a small shop keeps all of its events
-    keep = {name: min(1.0, share * few) for name, share in KEEP.items()}
+    keep = {name: min(1.0, share * few) for name, share in first.KEEP.items()}
     reservoir = folder / "reservoir"
-    releases = first_releases(
-        recorded, _catalogue(settings, registry), ReleaseStore(settings.release_store), plans=plans, keep=keep,
-        progress=_progress, trained=said, reservoir=reservoir,
-    )  # fmt: skip
+    with library("finetune.spread").spread() as process:
+        releases: dict[str, Release] = first.first_releases(
+            recorded, encoded_catalogue(settings, registry), ReleaseStore(settings.release_store), plans=chosen,
+            keep=keep, progress=_progress, trained=said, reservoir=reservoir if process.first else None,
+            curves=Path(curves) if curves else None, spread=process,
+        )  # fmt: skip
     _inherit(settings, reservoir)
     return releases
 
 
-def _catalogue(settings: "Settings", registry: "Registry") -> "Catalogue":
+def library(module: str) -> Any:
+    """A module of ours that needs torch, or another library of an extra. Raises SettingsError where it is not there."""
+    from importlib import import_module
+
+    from schemas.errors import SettingsError
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow each other where cores are shared
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise SettingsError(
+            f"training needs a library that is not there: {error.name}", where="train",
+            todo="install the extra: `uv pip install 'headrace[train]'`, `[tune]` for a search, or `make env`",
+        ) from error  # fmt: skip
+
+
+def encoded_catalogue(settings: "Settings", registry: "Registry") -> "Catalogue":
     from schemas.errors import DataUnavailable
     from streams.catalog import Catalogue
     from streams.live import CatalogueFeed
@@ -191,7 +212,7 @@ def _row(release: "Release", live: bool) -> tuple[str, str, str]:
     return f"{release.manifest.task}/{release.version}", shown, "yes" if live else "no"
 
 
-def _moment(text: str, option: str, missing: int) -> int:
+def moment(text: str, option: str, missing: int) -> int:
     from schemas.errors import SettingsError
 
     if not text:

@@ -21,7 +21,8 @@ from streams.learner.split import Split
 
 log = logging.getLogger(__name__)
 
-NOTE, PLAN = "cycle.json", "plan.json"
+NOTE, PLAN, CURVES = "cycle.json", "plan.json", "curves"
+CURVES_KEPT = 100  # fine-tunes whose curves stay: 20 KB each
 STEPS, SMALLEST, LARGEST = 100, 16, 128  # of one pass; examples a step
 SHOWN = 2_000  # characters of a complaint
 
@@ -80,6 +81,8 @@ class Bench:
         for old in self.folder.iterdir():
             if old.is_dir() and old.name.isdecimal() and old != folder:
                 shutil.rmtree(old, ignore_errors=True)
+        for old in sorted((self.folder / CURVES).glob("*"))[:-CURVES_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
 
     def _write(
         self, cycle: Cycle, split: Split, catalog: Catalogue, examples: Iterable[Record], folder: Path, seed: int,
@@ -128,6 +131,7 @@ class Bench:
             },
             "catalog": {"path": str(folder / "catalog.npz"), "sha256": catalog},
             "out": str(folder / "out"),
+            "curves": str(self.folder / CURVES / f"{cycle.number:06}") if learning.curves else None,
             "reservoir": {"folder": str(self.folder / "reservoir"), "rows": learning.reservoir},
             "int8": settings.engine.precision == "int8",
             "threads": learning.threads,
