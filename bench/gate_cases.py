@@ -1,5 +1,6 @@
 """Seeded evidence for the gate: candidates that are honest improvements, and ones that are poisoned or broken.
 Scores are drawn around the logit that the labels were drawn from, so how good a side is, is a number: its noise.
+`python -m bench.gate_cases` asks the gate about twenty of each, and prints one line of JSON.
 """
 
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.report import show
 from engines.parity import Report
 from finetune.evidence import Evidence, Scores, Taught, Window
+from finetune.gate import judge
 
 Array = NDArray[Any]
 HOUR, DAY = 3_600_000, 86_400_000
@@ -274,3 +277,23 @@ def broken(kind: str, task: str, seed: int) -> tuple[Evidence, str]:
 
 def applies(kind: str, task: str) -> bool:
     return not (kind == "miscalibrated by 2" and task == "recommendations")
+
+
+TWENTY = [(kind, next(task for task in TASKS[n % 3 :] + TASKS if applies(kind, task))) for n, kind in enumerate(BREAKS)]
+TWENTY += [("constant scores", "fraud"), ("miscalibrated by 2", "ctr"), ("forgot the old", "fraud")]
+TWENTY += [("label flips", "ctr"), ("bad in one slice", "fraud")]
+HONEST = [(TASKS[number % 3], 500 + number) for number in range(20)]
+
+
+def main() -> None:
+    refused = [judge(broken(kind, task, 3)[0]).verdict == "refuse" for kind, task in TWENTY]
+    passed = [judge(honest(*case)).verdict == "pass" for case in HONEST]
+    figures = {
+        "broken": len(refused), "kinds": len(BREAKS), "broken_passed": refused.count(False),
+        "honest": len(passed), "honest_refused": passed.count(False),
+    }  # fmt: skip
+    show("gate_cases", figures, {"broken_passed": 0, "honest_refused": 4})
+
+
+if __name__ == "__main__":
+    main()

@@ -84,7 +84,8 @@ class Evidence:
 
     thresholds: (review, block) of champion and candidate, where the task decides. certificate: of the candidate's
     compiled engine. p99_ms: of that engine at its serving batch, CPU time. trained_until: UTC ms of the newest event
-    that any of the two was trained on. window_features (M, F): rows of the window, where kept.
+    that any of the two was trained on. window_features (M, F): rows of the window, where kept. why_no_old: what is said
+    where `old` is None.
     """
 
     task: str
@@ -102,6 +103,7 @@ class Evidence:
     feature_names: tuple[str, ...] = ()
     window_features: Array | None = None
     seed: int = 0
+    why_no_old: str = "no span of old events has enough labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """improves: whether the metric's lower bound is above 0; it is no condition of passing."""
+    """improves: whether the metric's lower bound is above 0; it is no condition of passing. not_judged: why a check was
+    not run, by its name.
+    """
 
     task: str
     verdict: Literal["pass", "refuse"]
@@ -125,6 +129,7 @@ class GateReport:
     checks: tuple[Check, ...]
     figures: dict[str, float]
     slices: dict[str, float] = field(default_factory=dict)
+    not_judged: dict[str, str] = field(default_factory=dict)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -148,4 +153,5 @@ class GateReport:
             for each in said["checks"]
         )
         figures, slices = ({key: number(value) for key, value in said[name].items()} for name in ("figures", "slices"))
-        return cls(said["task"], said["verdict"], said["improves"], tuple(checks), figures, slices)
+        unjudged = dict(said.get("not_judged", {}))  # older reports have none
+        return cls(said["task"], said["verdict"], said["improves"], tuple(checks), figures, slices, unjudged)

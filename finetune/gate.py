@@ -7,7 +7,7 @@ What the learner hands in, as `evidence.Evidence`:
   trained on: `trained_until` is checked against it. Both sides' scores come from their compiled engines, over the
   features that were served, each calibrated by its own manifest. Rows of weight 0 count nowhere.
 - `old`: the same of a span that is months back, drawn from the reservoir *without* what the candidate replayed, and
-  rescored by both; None only while no such span has enough labels.
+  rescored by both; None only while no such span has enough labels, and `why_no_old` says what there is.
 - `taught`: the labels behind the candidate's examples, by `label_id`, with their source as published; `known`: those of
   earlier trainings, some weeks of them, so that a source's hours are comparable; None at the first fine-tune.
 - `certificate`: `engines.parity.parity` of the candidate's engine; `p99_ms`: CPU time at the serving batch on
@@ -18,6 +18,7 @@ The report goes into the manifest's metrics (`GateReport.as_dict`), of a refused
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -26,12 +27,15 @@ from finetune.bootstrap import Difference
 from finetune.bounds import Bounds
 from finetune.evidence import Check, Evidence, GateReport, Window
 from finetune.poison import poisoned
+from finetune.unjudged import unjudged
 
 DEFAULT = Bounds()
 
 
 def judge(evidence: Evidence, bounds: Bounds = DEFAULT) -> GateReport:
-    """Runs every check that the evidence allows. Raises SettingsError for a metric that it does not know."""
+    """Runs every check that the evidence allows, and says which it does not. Raises SettingsError for a metric that it
+    does not know.
+    """
     done = [*fresh(evidence), *checks.engine(evidence.certificate, evidence.p99_ms, evidence.budget_ms)]
     done += poisoned(evidence, bounds)
     unable = [*checks.usable(evidence.window.candidate), *checks.enough(evidence.window, ranks(evidence), bounds)]
@@ -54,7 +58,9 @@ def judge(evidence: Evidence, bounds: Bounds = DEFAULT) -> GateReport:
         if evidence.old is not None:
             done += forgetting(evidence, evidence.old, bounds)
     passed = all(check.passed for check in done)
-    return GateReport(evidence.task, "pass" if passed else "refuse", improves and passed, tuple(done), figures, slices)
+    missing = unjudged(evidence, bounds, compared=comparable(unable), slices=len(slices))
+    verdict: Literal["pass", "refuse"] = "pass" if passed else "refuse"
+    return GateReport(evidence.task, verdict, improves and passed, tuple(done), figures, slices, missing)
 
 
 def ranks(evidence: Evidence) -> bool:

@@ -81,6 +81,11 @@ def judged(
     bounds = Bounds(min_labels=rule.labels, min_positives=rule.positives).for_budget(budget)
     if old is not None and too_few(problem, old, bounds):
         old = None
+    there = len(material.kept) - int(np.isin(material.kept["key"], material.replayed).sum())
+    why_no_old = (
+        f"of {there:,} kept examples that the candidate did not replay, too few have labels: {rule.labels:,} are asked "
+        f"for, {'of any kind' if ranks(problem.task) else f'and {rule.positives:,} positives of them'}"
+    )
     task = problem.task
     names, features = columns(task, problem.catalog, material.taught["features"])
     _, recent = columns(task, problem.catalog, material.window["features"])
@@ -93,7 +98,7 @@ def judged(
         candidate.certificate, p99_ms(problem, candidate, threads), rule.budget_ms, max(trained),
         thresholds=(thresholds(champion.manifest.settings, known), thresholds(candidate.finish.settings, known))
         if task.raises_alerts else None,
-        feature_names=names, window_features=recent, seed=rule.seed,
+        feature_names=names, window_features=recent, seed=rule.seed, why_no_old=why_no_old,
     )  # fmt: skip
     return {"gate": gate.judge(evidence, bounds).as_dict(), "window": figures}
 

@@ -120,8 +120,8 @@ def point(settings: Settings, task: str, version: str, epoch: int) -> None:
     send(settings, settings.topics.releases, f"{task}/live".encode(), encode(pointer(task, version, epoch)))
 
 
-def copy_release(store: str, task: str, version: str, new: str) -> str:
-    """The same release under another name; its name."""
+def copy_release(store: str, task: str, version: str, new: str, **changed: Any) -> str:
+    """The same release under another name, but for some of what it says; its name."""
     from engines.manifest import Description
     from engines.releases import ReleaseStore
 
@@ -132,7 +132,7 @@ def copy_release(store: str, task: str, version: str, new: str) -> str:
             for name in old.manifest.files:
                 shutil.copy(old.file(name), Path(folder) / name)
             said = {name: getattr(old.manifest, name) for name in Description.model_fields}
-            releases.publish(task, Path(folder), Description(**said), version=new)
+            releases.publish(task, Path(folder), Description(**said | changed), version=new)
     return new
 
 

@@ -88,3 +88,19 @@ def test_what_cannot_be_is_refused_in_one_line_and_moves_nothing(
     for word in words:
         assert word in said.stderr
     assert live_pointers(settings) == {}
+
+
+def test_a_release_is_shown_with_its_gate_and_what_that_could_not_look_at(
+    settings: Settings, headrace: Headrace
+) -> None:
+    store, versions = shop.releases()
+    check = {"name": "pr_auc", "value": -0.2, "bound": -0.025, "passed": False, "said": "It ranks worse."}
+    report = {"verdict": "refuse", "checks": [check], "not_judged": {"old pr_auc": "no old event has a label"}}
+    judged = shop.copy_release(store, "fraud", versions["fraud"], "judged", metrics={"gate": report})
+    said = headrace(f"releases show fraud/{judged}")
+    assert said.exit_code == 0
+    rows = [" ".join(line.split()) for line in said.stdout.splitlines()]
+    assert "gate refuse value bound in words" in rows
+    assert "pr_auc refused -0.2 -0.025 It ranks worse." in rows
+    assert "old pr_auc not judged no old event has a label" in rows
+    assert json.loads(headrace(f"releases show fraud/{judged} --json").stdout)["metrics"]["gate"] == report

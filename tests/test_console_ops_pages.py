@@ -202,6 +202,8 @@ def test_a_gate_report_is_shown_check_by_check(here: House) -> None:
     page = here.visitor("viewer").page(f"/releases/fraud/at/{BAD}")
     for words in ("1 of 2 checks passed", "calibration", "1.9000", "1.2500", "It predicts too much."):
         assert words in page.text
+    for words in ("old pr_auc", "not judged", "no old event has a label"):
+        assert words in page.text
     assert here.visitor("viewer").get("/releases/fraud/at/nothing").status_code == 404
     assert here.visitor("viewer").get("/releases/weather/at/nothing").status_code == 404
 

@@ -117,7 +117,18 @@ def test_a_watch_that_took_a_release_back_leaves_its_evidence(shelf: StillShelf)
 
 
 @pytest.mark.parametrize(
-    "gate", ["", "{", "[]", "null", '{"checks": 7}', '{"checks": [3, {}]}', '{"figures": [1]}', '{"reasons": 4}']
+    "gate",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"checks": 7}',
+        '{"checks": [3, {}]}',
+        '{"figures": [1]}',
+        '{"not_judged": [1]}',
+        '{"reasons": 4}',
+    ],
 )
 def test_a_report_that_is_none_breaks_no_page(shelf: StillShelf, gate: str) -> None:
     shelf.announce(Announcement("fraud", "b", "refused", gate, gate, NOW_MS))

@@ -9,6 +9,8 @@ from schemas.errors import ReleaseError
 from streams.cli.frame import FAILED, JSON_OPTION, load_settings, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engines.manifest import Manifest
     from engines.releases import Release, ReleaseStore
     from streams.config import Settings
@@ -67,7 +69,11 @@ def show(
     if json:
         print_json(about)
     else:
+        report = about["metrics"].pop("gate", None)
         print_table(("", f"{found.task}/{found.version}"), [(key, _words(value)) for key, value in about.items()])
+        if isinstance(report, dict):
+            print()
+            print_table(("gate", report.get("verdict", ""), "value", "bound", "in words"), list(_judged(report)))
 
 
 @app.command()
@@ -129,6 +135,16 @@ def _row(store: "ReleaseStore", task: str, version: str) -> dict[str, Any]:
     except ReleaseError as error:
         return {**row, "problem": str(error)}
     return {**row, "created_at": manifest.created_at, "metrics": manifest.metrics}
+
+
+def _judged(report: dict[str, Any]) -> "Iterator[tuple[str, str, str, str, str]]":
+    """A row for each check of a gate's report, what failed first, and for each that was not run."""
+    checks = report.get("checks", [])
+    for each in sorted(checks, key=lambda each: bool(each["passed"])):
+        outcome = "passed" if each["passed"] else "refused"
+        yield each["name"], outcome, _shown(each["value"]), _shown(each["bound"]), each["said"]
+    for name, why in report.get("not_judged", {}).items():
+        yield name, "not judged", "", "", why
 
 
 def _words(value: Any) -> str:

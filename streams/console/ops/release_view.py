@@ -37,6 +37,7 @@ class Release:
     at: int | None
     why: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    unjudged: tuple[tuple[str, str], ...] = ()
     figures: Mapping[str, float | None] = field(default_factory=dict)
     evidence: Mapping[str, float | None] = field(default_factory=dict)
     manifest: Mapping[str, Any] = field(default_factory=dict)
@@ -113,8 +114,8 @@ def _row(
     checks = tuple(checks_of(judged))
     return Release(
         task, version, state, TONES.get(state, "quiet"), last.announced_at if last is not None else None,
-        () if live else _why(reports[-1] if reports else {}), checks, numbers(judged.get("figures")),
-        numbers(reports[-1].get("evidence") if reports else None),
+        () if live else _why(reports[-1] if reports else {}), checks, unjudged_of(judged),
+        numbers(judged.get("figures")), numbers(reports[-1].get("evidence") if reports else None),
         next((parsed(one.manifest) for one in reversed(said) if one.manifest), {}), spans, live,
         live and pointer is not None and pointer.pinned,
     )  # fmt: skip
@@ -155,6 +156,12 @@ def checks_of(report: Mapping[str, Any]) -> Iterator[Check]:
                 str(each.get("name", "")), number(each.get("value")), number(each.get("bound")),
                 each.get("passed") is True, str(each.get("said", "")),
             )  # fmt: skip
+
+
+def unjudged_of(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Of a gate's report the checks that were not run, and why."""
+    found = report.get("not_judged")
+    return tuple((str(name), str(why)) for name, why in found.items()) if isinstance(found, dict) else ()
 
 
 def live_spans(moves: Sequence[Pointer], now_ms: int) -> dict[str, tuple[tuple[int, int], ...]]:

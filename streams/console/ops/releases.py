@@ -79,12 +79,14 @@ async def release(request: web.Request) -> web.Response:
         problem = str(error)
     metrics = manifest.get("metrics")
     report = metrics.get("gate") if isinstance(metrics, dict) else None
-    checks = row.checks or tuple(release_view.checks_of(report if isinstance(report, dict) else {}))
+    told = report if isinstance(report, dict) else {}
+    checks = row.checks or tuple(release_view.checks_of(told))
+    unjudged = row.unjudged if row.checks else release_view.unjudged_of(told)
     against = request.query.get("against") or (shown.pointer.version if shown.pointer is not None else "")
     other = next((one for one in shown.rows if one.version == against and one.version != row.version), None)
     return render(
-        request, "ops/release.html", page="releases", shown=shown, row=row, checks=checks, manifest_problem=problem,
-        flat=sorted(release_view.flat(without_gate(manifest)).items()), other=other,
+        request, "ops/release.html", page="releases", shown=shown, row=row, checks=checks, unjudged=unjudged,
+        manifest_problem=problem, flat=sorted(release_view.flat(without_gate(manifest)).items()), other=other,
         differences=await _differences(request, other, manifest) if other is not None else (),
         **problem_of(request, RELEASES),
     )  # fmt: skip
