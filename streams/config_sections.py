@@ -47,7 +47,7 @@ Backend = Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}(:[A-Za-z0-9.:_-]{1,250}
 
 Personal = Literal[
     "payment.instrument", "device_id", "device", "billing_address", "shipping_address", "email", "ip", "session_id",
-    "query",
+    "query", "user_id",
 ]  # fmt: skip
 
 
@@ -92,6 +92,7 @@ class Topics(Section):
     audit: TopicName = "audit.log"
     forgotten: TopicName = "privacy.forgotten"
     webhooks_failed: TopicName = "webhooks.failed"
+    notes: TopicName = "console.notes"
 
     @property
     def inputs(self) -> tuple[str, str, str]:
@@ -283,7 +284,7 @@ class Privacy(Section):
         default=True, description="scores are keyed by event, not by user: so a person's can be deleted at once"
     )
     pseudonymise: Annotated[tuple[PersonalField, ...], NoDecode, BeforeValidator(comma_list)] = ()
-    """Fields of events that are replaced by a keyed hash as they are read."""
+    """Fields of events that are replaced by a keyed hash as they are read; dead letters are sealed then."""
     pseudonym_keys: SecretStr | None = Field(
         default=None, description="ID:KEY, the one that is used first; else one that is derived from the key"
     )
