@@ -1,5 +1,6 @@
 """Keeps catalog.vectors in step with catalog.items and catalog.ads: what is new or has new text is encoded.
-One process does this for a shop (rows are numbered here), beside the workers and never in their way.
+One process does this for a shop (rows are numbered here), beside the workers and never in their way. A topic holds the
+vectors of one encoder: those of two mean nothing to each other, and a release has learned one of them.
 """
 
 import logging
@@ -10,7 +11,7 @@ from typing import Any
 
 import confluent_kafka
 
-from schemas.errors import ProduceFailed
+from schemas.errors import ProduceFailed, SettingsError
 from schemas.registry import Registry
 from schemas.wire import Decoder
 from schemas.wire import Encoder as AvroEncoder
@@ -28,14 +29,18 @@ LOOK_S = 2.0
 class CatalogueEncoder:
     """Follows the three topics; `step` encodes what they lack. Close it when done."""
 
-    def __init__(self, settings: Settings, registry: Registry, encoder: Encoder) -> None:
-        """Raises RegistryUnavailable, SchemaError; a broker that is away is waited for."""
+    def __init__(self, settings: Settings, registry: Registry, encoder: Encoder, rows_from: str = "") -> None:
+        """rows_from: a topic of another encoder's vectors, whose ids keep their rows here: what was served names rows.
+
+        Raises RegistryUnavailable, SchemaError; a broker that is away is waited for.
+        """
         self._topic, self._encoder = settings.topics.vectors, encoder
         self._avro = AvroEncoder(registry, self._topic, "catalog_vector")
         self._producer = confluent_kafka.Producer({**settings.librdkafka(), "acks": "all", "linger.ms": 5})
         self._items: dict[str, Record] = {}
         self._ads: dict[str, Record] = {}
         self._vectors: dict[tuple[str, str], Record] = {}
+        self._numbered: dict[tuple[str, str], Record] = {}
         self._lock = threading.Lock()
         topics = settings.topics
         self._readers = [
@@ -43,13 +48,27 @@ class CatalogueEncoder:
             Compacted(settings, topics.ads, self._taker(registry, "catalog_ad", self._take_ad)),
             Compacted(settings, topics.vectors, self._taker(registry, "catalog_vector", self._take_vector)),
         ]
+        if rows_from:
+            taker = self._taker(registry, "catalog_vector", self._take_number)
+            self._readers.append(Compacted(settings, rows_from, taker))
 
     def step(self) -> int:
-        """Reads all that is there, encodes what is new, and returns how many vectors were published."""
+        """Reads all that is there, encodes what is new, and returns how many vectors were published.
+
+        Raises SettingsError where the topic holds vectors of another encoder.
+        """
         for reader in self._readers:
             reader.wait_current(READ_TIMEOUT_S)
         with self._lock:
-            items, ads, known = list(self._items.values()), list(self._ads.values()), list(self._vectors.values())
+            items, ads = list(self._items.values()), list(self._ads.values())
+            known = list((self._numbered | self._vectors).values())
+            others = {record["encoder"] for record in self._vectors.values()} - {self._encoder.version}
+        if others:
+            raise SettingsError(
+                f"{self._topic} holds vectors of encoder {min(others)}, not of {self._encoder.version}",
+                where="catalog encode", expected="one encoder a topic",
+                todo=f"set topics.vectors to another one, and `headrace catalog encode --rows-from {self._topic}`",
+            )  # fmt: skip
         vectors = catalogue_vectors(items, ads, self._encoder, known)
         for vector in vectors:
             self._producer.produce(self._topic, self._avro(vector), vector_key(vector))
@@ -92,3 +111,6 @@ class CatalogueEncoder:
 
     def _take_vector(self, record: Record) -> None:
         self._vectors[record["kind"], record["id"]] = {**record, "vector": b""}
+
+    def _take_number(self, record: Record) -> None:
+        self._numbered[record["kind"], record["id"]] = {**record, "vector": b"", "encoder": ""}

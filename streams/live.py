@@ -170,6 +170,7 @@ class LiveReleases:
             ahead=beside,
         )
         check_rows(make_task(task), loaded)
+        check_encoder(loaded, self._catalog.encoder)
         return loaded
 
     def _table(self, loaded: Loaded) -> None:
@@ -193,6 +194,18 @@ def check_rows(task: Task, loaded: Loaded) -> None:
                 expected=f"{spec.dtype} {spec.shape(1)[1:]}, and this version makes {made}",
                 todo="train a release with this version (`headrace train`), or run the version that made it",
             )
+
+
+def check_encoder(loaded: Loaded, encoder: str) -> None:
+    """Raises ReleaseError where the release has learned another encoder's vectors than the catalogue holds."""
+    learned = loaded.source.manifest.trained.get("encoder")
+    if learned and encoder and learned != encoder:
+        raise ReleaseError(
+            f"{loaded.source.task}/{loaded.release} has learned vectors of encoder {learned}",
+            where=f"the catalogue's vectors, of encoder {encoder}",
+            expected="vectors of the encoder that it learned",
+            todo="name that encoder's topic in topics.vectors, or train a release on this one (`headrace train`)",
+        )
 
 
 def prior_of(loaded: Loaded, items: Mapping[str, int], rows: int) -> NDArray[np.float32]:

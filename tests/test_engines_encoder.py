@@ -2,37 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertModel
 
 from engines.encoder import CARD, GRAPH, ROWS, TOKENIZER, TextEncoder
 from engines.encoder_export import SOURCES, export_encoder, load
 from schemas.errors import DataUnavailable, EngineError
-
-WORDS = (
-    "white",
-    "red",
-    "metal",
-    "lantern",
-    "tea",
-    "light",
-    "party",
-    "bunting",
-    "bag",
-    "heart",
-    "holder",
-    "set",
-)
-WIDTH = 32
+from tests.small_encoder import WIDTH, WORDS, small_encoder
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -43,24 +22,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sentence encoder as published ones are, but small and random."""
-    folder = tmp_path_factory.mktemp("source")
-    torch.manual_seed(0)
-    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    sizes: dict[str, Any] = {
-        "hidden_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-    }
-    config = BertConfig(vocab_size=len(vocabulary), **sizes)
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
-    tokenizer.post_processor = TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.enable_padding(length=128)  # as published: the encoder must undo it
-    tokenizer.save(str(folder / TOKENIZER))
-    return folder
+    return small_encoder(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
