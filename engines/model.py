@@ -65,6 +65,7 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # tran
     item_buckets: int = SIZES["item_buckets"]
     pointwise: int = SIZES["pointwise"]
     own_items: int = SIZES["own_items"]
+    withholds: int = SIZES["withholds"]
     dropout: float = 0.0
     initializer_range: float = 0.05
 

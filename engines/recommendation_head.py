@@ -2,7 +2,7 @@
 What someone has looked at or bought is likelier than any state can say: those items are raised one by one.
 
 Shape suffixes: B batch, P positions (B in serving), L history length, D width, N catalogue rows, K top-K, M rows
-ranked again, S scalars, F features.
+ranked again, W rows withheld, S scalars, F features.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.signatures import SPARE
+from engines.signatures import NOT_A_CANDIDATE, SPARE
 
 Inputs = Mapping[str, Tensor]
 REPEATED = -3e9  # below any score and any bias: a row that stands among the candidates already
@@ -34,6 +34,7 @@ class RecommendationHead(nn.Module):
     In bfloat16 the product over the catalogue comes out rounded to 8 bits, which swaps neighbours. So it only
     picks a few more rows than are wanted, and these are scored again element by element, which engines keep
     in float32. Only items of the history are raised, so the best K are among the K best of the rest and those.
+    Rows that an input withholds are taken out of the ranking before it is cut; the few more are then answered too.
     """
 
     def __init__(self, config: Any) -> None:
@@ -47,7 +48,12 @@ class RecommendationHead(nn.Module):
         catalog_ND, bias_N = inputs["catalog"], inputs["catalog_bias"]
         last_BD = read(states_BLD[:, -1:], states_BLD, mask_B11L, causal=False)[:, 0]
         user_BD = self.vectors(last_BD)
-        _, rows_BM = torch.topk(self.scores(user_BD, catalog_ND, bias_N), self.top_k + SPARE, dim=-1)
+        scores_BN = self.scores(user_BD, catalog_ND, bias_N)
+        withheld_BW = inputs.get("withheld")
+        if withheld_BW is not None:
+            withheld_BW = withheld_BW.to(torch.int64)
+            scores_BN = without(scores_BN, withheld_BW)
+        _, rows_BM = torch.topk(scores_BN, self.top_k + SPARE, dim=-1)
         more_BM: Tensor | float = 0.0
         if self.own is not None:
             items_BL = inputs["history_items"].to(torch.int64)
@@ -58,7 +64,11 @@ class RecommendationHead(nn.Module):
             more_BM = torch.cat([torch.where(again_BM, REPEATED, 0.0), by_BL], dim=-1)
             rows_BM = torch.cat([rows_BM, items_BL], dim=-1)
         exact_BM = (catalog_ND[rows_BM] * user_BD[:, None]).sum(dim=-1) + bias_N[rows_BM] + more_BM
-        scores_BK, best_BK = torch.topk(exact_BM, self.top_k, dim=-1)
+        ranked = self.top_k
+        if withheld_BW is not None:  # also those that are raised, and where there are too few others
+            held_BM = (rows_BM[:, :, None] == withheld_BW[:, None, :]).any(dim=-1)
+            exact_BM, ranked = torch.where(held_BM, NOT_A_CANDIDATE, exact_BM), self.top_k + SPARE
+        scores_BK, best_BK = torch.topk(exact_BM, ranked, dim=-1)
         return {"rows": rows_BM.gather(1, best_BK), "scores": scores_BK}
 
     def vectors(self, states: Tensor) -> Tensor:
@@ -69,6 +79,17 @@ class RecommendationHead(nn.Module):
     def scores(self, users: Tensor, catalog_ND: Tensor, bias_N: Tensor) -> Tensor:
         """(..., N): what softmax over the whole catalogue is trained on, before own items are raised."""
         return users @ catalog_ND.T + bias_N
+
+
+def without(scores_BN: Tensor, rows_BW: Tensor) -> Tensor:
+    """The scores, far down at these rows of the catalogue; 0, the unknown item, is never a candidate anyway.
+
+    By one flat index: `scatter` along a row does not export with two open dimensions.
+    """
+    rows, size = scores_BN.shape
+    known_BW = rows_BW * (rows_BW < size)
+    flat = (torch.arange(rows, device=scores_BN.device)[:, None] * size + known_BW).reshape(-1)
+    return scores_BN.reshape(-1).index_fill(0, flat, NOT_A_CANDIDATE).view(rows, size)
 
 
 class OwnItems(nn.Module):

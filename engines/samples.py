@@ -58,9 +58,14 @@ def blocked_rows(bias: Array) -> None:
     bias[0] = NOT_A_CANDIDATE
 
 
+def some_withheld(withheld: Array) -> None:
+    withheld[::2] = 0
+
+
 FIXES: dict[str, Callable[[Array], None]] = {
     "fields": some_missing,
     "slate_scalars": short_slates,
     "catalog": unknown_row,
+    "withheld": some_withheld,
     "catalog_bias": blocked_rows,
 }

@@ -42,6 +42,7 @@ SIZES: dict[str, int] = {
     "item_buckets": 0,
     "pointwise": 0,
     "own_items": 0,
+    "withholds": 1,
 }
 """What a model has unless it says otherwise: HeadraceConfig's defaults, for those without torch."""
 
@@ -82,13 +83,17 @@ def fraud(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def recommendations(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    k = sizes["top_k"]
+    k, withholds = sizes["top_k"], sizes.get("withholds")
+    ranked = k + SPARE if withholds else k
     items: tuple[TensorSpec, ...] = ()
     if sizes.get("own_items"):
         items = (TensorSpec("history_items", "int32", ("B", sizes["history"])),)
+    if withholds:
+        items = (*items, TensorSpec("withheld", "int32", ("B", sizes["history"])))
     catalog = TensorSpec("catalog", "float32", ("N", sizes["width"]), least=k + SPARE)
     bias = TensorSpec("catalog_bias", "float32", ("N",), least=k + SPARE, pad=NOT_A_CANDIDATE)
-    return (*items, catalog, bias), (TensorSpec("rows", "int64", ("B", k)), TensorSpec("scores", "float32", ("B", k)))
+    outputs = TensorSpec("rows", "int64", ("B", ranked)), TensorSpec("scores", "float32", ("B", ranked))
+    return (*items, catalog, bias), outputs
 
 
 def ctr(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -20,6 +20,7 @@ from streams.lookups import Lookups
 from streams.outputs import Outputs
 from streams.policy.standing import Standing
 from streams.tasks.base import Result, Serving, Task
+from streams.tasks.selection import PLAIN, Selection
 from streams.work import Failure, Job, Work
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,17 @@ Share = tuple[Task, NDArray[np.intp], Canary | None]
 class Answering:
     """Fills a micro-batch's jobs. `slots` may be replaced between two micro-batches."""
 
-    def __init__(self, slots: Mapping[str, Slot], catalog: Catalogue, policies: Standing, outputs: Outputs) -> None:
+    def __init__(
+        self,
+        slots: Mapping[str, Slot],
+        catalog: Catalogue,
+        policies: Standing,
+        outputs: Outputs,
+        selections: Mapping[str, Selection],
+    ) -> None:
+        """selections: what is chosen of a task's rankings, where a setting says so."""
         self.slots, self._catalog, self._policies, self._outputs = slots, catalog, policies, outputs
+        self._selections = selections
 
     def shares(self, task: Task, index: NDArray[np.intp], events: Sequence[Record]) -> Iterator[Share]:
         """The events by who serves them; nothing of those that there are none of."""
@@ -63,7 +73,8 @@ class Answering:
                 live = canary.loaded if canary else slot.live
                 job.release, job.engine = f"{job.task.name}/{live.release}", live.engine_name
                 policy = self._policies.live if job.task.raises_alerts else None
-                serving = Serving(self._catalog, live.calibration, live.settings, policy)
+                selection = self._selections.get(job.task.name, PLAIN)
+                serving = Serving(self._catalog, live.calibration, live.settings, policy, selection)
                 try:
                     self._model(job, live, serving, index)
                     break
@@ -119,7 +130,7 @@ class Answering:
 
     def _fallback(self, job: Job, serving: Serving, index: Sequence[int]) -> None:
         if index:
-            results = job.task.fallback([job.events[number] for number in index], serving)
+            results = job.task.fallback([job.events[number] for number in index], job.rows[index], serving)
             for position, result in zip(index, results, strict=True):
                 job.results[position] = result
 
@@ -131,7 +142,7 @@ def answered(
 
     Raises EngineError if it fails, or if a score of it is not a number: that would be served as one.
     """
-    inference = loaded.answer(len(rows), partial(task.inputs, rows, table))
+    inference = loaded.answer(len(rows), partial(task.inputs_served, rows, table, serving))
     for name, array in inference.outputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise EngineError(

@@ -17,7 +17,7 @@ from streams.compacted import Compacted
 from streams.config import Settings
 from streams.deadletters import carried_bytes
 from streams.entities import EntityView
-from streams.live import CatalogueFeed, LiveReleases
+from streams.live import CatalogueFeed, LiveReleases, selections
 from streams.metrics import Metrics
 from streams.policies import PolicyFeed
 from streams.privacy.ledger import Ledger
@@ -78,7 +78,7 @@ class Assembly:
         entities = EntityView(Decoder(registry, "entity_state"))
         view = Compacted(settings, settings.topics.entity_state, entities.apply)
         self._closers.append(view.stop)
-        policies = PolicyFeed(settings, registry)
+        policies = PolicyFeed(settings, registry, self.feed.block)
         self._closers.append(policies.stop)
         self.forgotten = Ledger(settings, registry)
         self._closers.append(self.forgotten.stop)
@@ -87,12 +87,12 @@ class Assembly:
             await until_it_works(what, reader.wait_current, READ_TIMEOUT_S)
         self.feed.drain()
         self.shadows = Shadows(
-            tasks, self.catalog, codecs.shadow, names.shadow, self.engines, metrics, policies.standing
-        )
+            tasks, self.catalog, codecs.shadow, names.shadow, self.engines, metrics, policies.standing,
+            selections=selections(settings),
+        )  # fmt: skip
         self.live = LiveReleases(
-            settings, registry, settings.tasks, self.catalog,
-            engines=self.engines, builds=self.builds, shadows=self.shadows, metrics=metrics,
-            on_failure=on_failure, stagger=stagger,
+            settings, registry, settings.tasks, self.catalog, engines=self.engines, builds=self.builds,
+            shadows=self.shadows, metrics=metrics, on_failure=on_failure, stagger=stagger,
         )  # fmt: skip
         self._closers.append(self.live.stop)
         await until_it_works("releases", self.live.wait_current, READ_TIMEOUT_S)
@@ -107,7 +107,7 @@ class Assembly:
             self.catalog, entities,
             partitions=settings.partitions, max_message_bytes=settings.max_message_bytes,
             deadlines_ms={task.name: settings.deadline_ms(task.name) for task in tasks},
-            carried_bytes=carried_bytes(settings), policies=policies.standing,
+            carried_bytes=carried_bytes(settings), policies=policies.standing, selections=selections(settings),
         )  # fmt: skip
         self.scorer.kept = self.forgotten.kept
         self.scorer.outputs.by_event = settings.privacy.scores_by_event

@@ -4,7 +4,7 @@ encodes the texts, so that a row id in `served` means the same item for ever.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ ITEM, AD = 0, 1
 TEXT_DIMS = 384
 UNKNOWN_ROW = 0
 NOT_A_CANDIDATE = np.float32(-1e9)
+ENDLESS = 2**62  # of what ends some day: not yet
 
 
 def category_number(name: str | None) -> int:
@@ -47,6 +48,10 @@ class Catalogue:
         """What each ad advertises: item ids by ad id."""
         self._categories: dict[tuple[int, str], int] = {}
         self._waiting: dict[tuple[int, str], tuple[float, bool]] = {}
+        self.blocks: dict[str, int] = {}
+        """Blocked items, and until when: UTC ms of event time."""
+        self._until = np.zeros(capacity, np.int64)
+        self._now, self._next_end = 0, ENDLESS
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,9 +89,39 @@ class Catalogue:
 
     def candidate_bias(self) -> NDArray[np.float32]:
         """(rows,) 0 for an item that may be recommended, NOT_A_CANDIDATE for all else."""
-        candidate = self._available[: len(self)] & (self.kind == ITEM)
+        candidate = self._available[: len(self)] & (self.kind == ITEM) & (self.blocked_until <= self._now)
         candidate[UNKNOWN_ROW] = False
         return np.where(candidate, np.float32(0), NOT_A_CANDIDATE)
+
+    @property
+    def blocked_until(self) -> NDArray[np.int64]:
+        """(rows,) UTC ms of event time until which an item is blocked, 0 where it is not."""
+        return self._until[: len(self)]
+
+    def first_candidates(self, rather: Sequence[int], most: int) -> NDArray[np.intp]:
+        """Rows of items that may be recommended: the first `most` of `rather`, and then of all others."""
+        candidate = self.candidate_bias() == 0
+        wanted = np.asarray(list(dict.fromkeys(rather)), np.intp)
+        wanted = wanted[candidate[wanted]][:most]
+        candidate[wanted] = False
+        return np.concatenate([wanted, np.flatnonzero(candidate)[: most - len(wanted)]])
+
+    def block(self, ident: str, until: int | None) -> None:
+        """An item that is not to be recommended until then (UTC ms of event time); None: it may be again."""
+        self.blocks = {name: end for name, end in self.blocks.items() if name != ident}
+        if until is not None:
+            self.blocks[ident] = until
+            self._next_end = min(self._next_end, until)
+        if row := self.items.get(ident):
+            self._until[row] = until or 0
+        self.version += 1
+
+    def pass_time(self, now_ms: int) -> None:
+        """The clock, UTC ms: what was blocked until now is a candidate again."""
+        self._now = now_ms
+        if now_ms >= self._next_end:
+            self._next_end = min((until for until in self.blocks.values() if until > now_ms), default=ENDLESS)
+            self.version += 1
 
     def apply_item(self, record: Mapping[str, Any]) -> None:
         """A CatalogItem in physical types; it counts once its vector is there."""
@@ -119,6 +154,7 @@ class Catalogue:
         price, available = self._waiting.pop((kind, ident), (float(self._price[row]), bool(self._available[row])))
         self._price[row], self._available[row] = price, available
         self._category[row] = self._categories.get((kind, ident), 0)
+        self._until[row] = self.blocks.get(ident, 0) if kind == ITEM else 0
         self.version += 1
         self.vectors_version += 1
 
@@ -150,10 +186,11 @@ class Catalogue:
             self._hashes = np.resize(self._hashes, (size, 3))
             self._available = np.resize(self._available, size)
             self._category = np.resize(self._category, size)
+            self._until = np.resize(self._until, size)
         row = len(self.ids)
         self._text[row], self._price[row], self._kind[row], self._available[row] = 0, 0, 0, False
         self._hashes[row] = 0
-        self._category[row] = 0
+        self._category[row] = self._until[row] = 0
         self.ids.append(ident)
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from schemas.errors import SettingsError
 from streams.access.settings import Access
 from streams.config_exploring import Exploring
+from streams.config_recommending import Recommending
 from streams.config_sections import (
     Ask,
     Batch,
@@ -140,6 +141,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     state: StateSettings = StateSettings()
     swap: Swap = Swap()
+    recommendations: Recommending = Recommending()
     exploration: Exploring = Exploring()
     learning: LearningSettings = LearningSettings()
     web: Web = Web()

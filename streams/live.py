@@ -32,6 +32,8 @@ from streams.shadow import Shadows
 from streams.swap import Swaps
 from streams.tasks import make_task
 from streams.tasks.base import Task
+from streams.tasks.recommendation import WITHHELD, Recommendation
+from streams.tasks.selection import PLAIN, Selection
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,11 @@ TICK_S = 0.1
 class CatalogueFeed:
     """Reads catalog.items, catalog.ads and catalog.vectors; `drain` applies what came, on the caller's thread."""
 
-    def __init__(self, settings: Settings, registry: Registry, catalog: Catalogue) -> None:
-        self.catalog = catalog
+    def __init__(
+        self, settings: Settings, registry: Registry, catalog: Catalogue,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:  # fmt: skip
+        self.catalog, self._now_ms = catalog, now_ms
         self._queue: deque[tuple[Callable[[Any], None], Any]] = deque()
         topics = settings.topics
         withdraw_item, withdraw_ad = partial(catalog.withdraw, ITEM), partial(catalog.withdraw, AD)
@@ -76,10 +81,15 @@ class CatalogueFeed:
     def drain(self) -> bool:
         """True if the catalogue changed."""
         before = self.catalog.version
+        self.catalog.pass_time(self._now_ms())
         while self._queue:
             apply, record = self._queue.popleft()
             apply(record)
         return self.catalog.version != before
+
+    def block(self, item: str, until: int | None) -> None:
+        """An item that comes on the block list, or goes (None). From any thread."""
+        self._queue.append((lambda end: self.catalog.block(item, end), until))
 
     def stop(self) -> None:
         for reader in self._readers:
@@ -170,6 +180,7 @@ class LiveReleases:
             ahead=beside,
         )
         check_rows(make_task(task), loaded)
+        check_pool(loaded, selections(self._settings).get(task, PLAIN))
         check_encoder(loaded, self._catalog.encoder)
         return loaded
 
@@ -205,6 +216,22 @@ def check_encoder(loaded: Loaded, encoder: str) -> None:
             where=f"the catalogue's vectors, of encoder {encoder}",
             expected="vectors of the encoder that it learned",
             todo="name that encoder's topic in topics.vectors, or train a release on this one (`headrace train`)",
+        )
+
+
+def selections(settings: Settings) -> dict[str, Selection]:
+    """What is chosen of a task's rankings, by task."""
+    return {Recommendation.name: Selection(**settings.recommendations.model_dump())}
+
+
+def check_pool(loaded: Loaded, selection: Selection) -> None:
+    """Raises ReleaseError where the release cannot leave out what is to be left out."""
+    if selection.chooses and not any(spec.name == WITHHELD for spec in loaded.engine.signature.inputs):
+        raise ReleaseError(
+            f"{loaded.source.task}/{loaded.release} is from before items could be left out",
+            where=f"what is to be chosen: {selection.text}",
+            expected=f"a release with the input {WITHHELD!r}",
+            todo="train a release with this version (`headrace train`), or choose nothing",
         )
 
 

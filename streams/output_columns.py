@@ -67,6 +67,7 @@ def tables(work: Work, job: Job) -> Tables | None:
         "prediction": prediction,
         "decision": _decisions(results),
         "policy_version": own.get("policy_version", _NO_POLICY),
+        "selection": _fixed(job.selection),
         "propensity": _propensities(results),
         "otherwise": _otherwise(results),
         **_places(job),

@@ -192,6 +192,7 @@ def served_record(job: Job, number: int, target: str, score: Record, result: Res
         "prediction": result.prediction,
         "decision": result.decision,
         "policy_version": result.fields.get("policy_version", ""),
+        "selection": job.selection,
         "propensity": result.propensity,
         "otherwise": result.otherwise,
         "late": score["late"],

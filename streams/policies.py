@@ -3,6 +3,7 @@ A policy that this version cannot use is said and passed over; the one before go
 """
 
 import logging
+from collections.abc import Callable
 
 from schemas.errors import PolicyError
 from schemas.registry import Registry
@@ -10,7 +11,7 @@ from schemas.wire import Decoder
 from streams.compacted import Compacted
 from streams.config import Settings
 from streams.policy.decide import Policy
-from streams.policy.lists import Lists
+from streams.policy.lists import BLOCK, ITEM, Lists, parse_key
 from streams.policy.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,17 @@ TASK = "fraud"
 class PolicyFeed:
     """`standing` and `lists` are as the topics say, once `wait_current` has returned."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        block: Callable[[str, int | None], None] = lambda item, until: None,
+    ) -> None:
+        """block: hears of each item that comes on the block list, until when, and None where one goes."""
         self.standing, self.lists = Standing(), Lists(Decoder(registry, "list_entry"))
-        self._decode = Decoder(registry, "policy")
+        self._decode, self._block = Decoder(registry, "policy"), block
         self._readers = [
-            Compacted(settings, settings.topics.lists, self.lists.apply),
+            Compacted(settings, settings.topics.lists, self._listed),
             Compacted(settings, settings.topics.policies, self._apply),
         ]
 
@@ -36,6 +43,12 @@ class PolicyFeed:
     def stop(self) -> None:
         for reader in self._readers:
             reader.stop()
+
+    def _listed(self, key: bytes, value: bytes | None) -> None:
+        self.lists.apply(key, value)
+        name, kind, token = parse_key(key.decode(errors="replace"))
+        if (name, kind) == (BLOCK, ITEM):
+            self._block(token, self.lists.until(name, kind, token))
 
     def _apply(self, key: bytes, value: bytes | None) -> None:
         name = key.decode(errors="replace")

@@ -10,7 +10,7 @@ from schemas.wire import Decoder, Encoder
 from streams.acknowledged import AcknowledgedWriter
 from streams.config import Settings
 from streams.offsets import newest_by_key
-from streams.policy.lists import LISTS, TYPES, key
+from streams.policy.lists import BLOCK, ITEM, LISTS, TYPES, key
 
 PARTITION = 0
 MOST_CHARS = 256
@@ -47,6 +47,10 @@ def checked(name: str, kind: str, token: str) -> str:
             raise SettingsError(
                 f"{value!r} is no {what}", where="a list's entry", expected=f"one of {', '.join(known)}"
             )
+    if kind == ITEM and name != BLOCK:
+        raise SettingsError(
+            f"an item on the {name} list", where="a list's entry", expected=f"{BLOCK}: no rule reads items",
+        )  # fmt: skip
     if not 0 < len(token) <= MOST_CHARS:
         raise SettingsError(
             f"a token of {len(token)} characters", where=f"{name}/{kind}", expected=f"1 to {MOST_CHARS}"

@@ -5,6 +5,7 @@ It crosses no network; whoever calls it sends what it returns, in its two waves,
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import compress
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from streams.privacy.erasures import Erasures
 from streams.raw import RawRecord
 from streams.state import History, UserState
 from streams.tasks.base import Context, Task
+from streams.tasks.selection import Selection
 from streams.work import REPLAYED, Gather, Job, Order, Outgoing, Said, Work
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,9 @@ class Scorer:
         deadlines_ms: Mapping[str, int],
         carried_bytes: int = CARRIED_BYTES,
         policies: Standing | None = None,
+        selections: Mapping[str, Selection] = MappingProxyType({}),
     ) -> None:
-        self.policies = policies or Standing()
+        self.policies, self.selections = policies or Standing(), selections
         self.tasks, self.codecs, self.names = tasks, codecs, names
         self.state, self.catalog, self.entities = state, catalog, entities
         self.answers, self.kept = Answers(), Erasures().kept
@@ -67,7 +70,7 @@ class Scorer:
         self._partition = Partitions(partitions)
         self.deadlines_ms = deadlines_ms
         self.outputs = Outputs(codecs, names, partitions=partitions, carried_bytes=carried_bytes)
-        self._answering = Answering(slots, catalog, self.policies, self.outputs)
+        self._answering = Answering(slots, catalog, self.policies, self.outputs, selections)
 
     @property
     def slots(self) -> Mapping[str, Slot]:
@@ -120,6 +123,9 @@ class Scorer:
         work.told = self.answers.among(work)
         work.jobs += self.jobs(work, set(topic), said or {}, self.state.gather)
         work.jobs += told_jobs(self.tasks, work, self.entities, said or {})
+        for job in work.jobs:
+            if selection := self.selections.get(job.task.name):
+                job.selection = selection.text
         return work
 
     def absorb_only(self, parts: Iterable[Part]) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from streams.metrics import Metrics
 from streams.policy.standing import Standing
 from streams.producer import Acknowledged, Producer
 from streams.tasks.base import Result, Serving, Task
+from streams.tasks.selection import PLAIN, Selection
 from streams.work import Failure, Job, Outgoing, Work
 
 log = logging.getLogger(__name__)
@@ -89,10 +91,12 @@ class Shadows:
         metrics: Metrics,
         policies: Standing,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        selections: Mapping[str, Selection] = MappingProxyType({}),
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
         self._catalog, self._encode, self._topic = catalog, encode, topic
         self._engines, self._metrics, self._policies, self._now_ms = engines, metrics, policies, now_ms
+        self._selections = selections
         self.pairs: Mapping[str, Pairing] = {}  # replaced, never changed: it is read from other threads
         self._failures: list[Outgoing] = []
         self._woken = asyncio.Event()
@@ -190,7 +194,8 @@ class Shadows:
         try:
             rows = np.concatenate([each.row for each in asked])
             policy = self._policies.live if pair.task.raises_alerts else None
-            serving = Serving(self._catalog, shadow.calibration, shadow.settings, policy)
+            selection = self._selections.get(pair.task.name, PLAIN)
+            serving = Serving(self._catalog, shadow.calibration, shadow.settings, policy, selection)
             found: list[Result] = []
             for start in range(0, len(asked), shadow.max_batch):
                 part = slice(start, start + shadow.max_batch)

@@ -91,6 +91,7 @@ class Job:
     failures: tuple[Failure, ...] = ()
     canary: Canary | None = None  # what serves these events' users, if it is not the live release
     told: list[Record] = field(default_factory=list)  # scores that requests were told: to be sent as they are
+    selection: str = ""  # what is chosen of its ranking, as `served` holds it
     explained: dict[int, Attribution] = field(default_factory=dict)  # by the number of an event that raises an alert
 
 

@@ -88,6 +88,7 @@ def test_training_on_every_position_is_training_on_what_is_served() -> None:
     recommender, head = model("recommendations"), model("recommendations").head
     assert isinstance(head, RecommendationHead)
     given = inputs("recommendations", full=True)
+    del given["withheld"]
     with torch.inference_mode():
         users_BLD = recommender.users(**given)
     for size in range(1, LENGTH + 1):
@@ -101,6 +102,25 @@ def test_training_on_every_position_is_training_on_what_is_served() -> None:
 def test_a_user_with_no_history_gets_a_finite_score(task: str) -> None:
     empty = prefix(inputs(task, full=True), 0)
     assert all(tensor.isfinite().all() for tensor in run(model(task), empty).values())
+
+
+def test_what_is_withheld_is_taken_out_before_the_ranking_is_cut() -> None:
+    """As many are ranked as before, of the others, with the same scores bit by bit."""
+    given, recommender = inputs("recommendations"), model("recommendations")
+    best = run(recommender, {name: each for name, each in given.items() if name != "withheld"})
+    given["withheld"] = torch.zeros_like(given["withheld"])
+    whole = run(recommender, given)
+    assert torch.equal(whole["scores"][:, : SMALL["top_k"]], best["scores"])
+    assert torch.equal(whole["rows"][:, : SMALL["top_k"]], best["rows"])
+    given["withheld"] = best["rows"][:, :LENGTH].flip(-1).to(torch.int32)
+    without = run(recommender, given)
+    assert not (without["rows"][:, :, None] == given["withheld"][:, None, :]).any()
+    assert torch.equal(without["scores"][:, : whole["scores"].shape[1] - LENGTH], whole["scores"][:, LENGTH:])
+    given["catalog_bias"][LENGTH + 4 :] = -1e9  # fewer are left than are ranked
+    given["withheld"] = torch.arange(1, LENGTH + 1, dtype=torch.int32).repeat(len(given["withheld"]), 1)
+    few = run(recommender, given)
+    assert (few["scores"] > -1e8).sum(dim=1).tolist() == [3] * len(few["scores"])
+    assert sorted(few["rows"][0, :3].tolist()) == [LENGTH + 1, LENGTH + 2, LENGTH + 3]
 
 
 def test_recommendations_are_the_best_rows_in_order_and_none_that_may_not_be_shown() -> None:

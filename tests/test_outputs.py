@@ -84,6 +84,7 @@ def changed(draw: Callable[[st.SearchStrategy[Any]], Any], job: Job) -> None:
     job.late, job.fallback = np.array(draw(flags)), np.array(draw(flags))
     job.buckets = [draw(st.tuples(st.sampled_from([0, 8, 64]), st.integers(0, 200))) for _ in job.events]
     job.infer_us = draw(st.integers(0, 2**31 - 1))
+    job.selection = draw(st.sampled_from(["", '{"bought_days":30.0}']))
     for number, result in enumerate(job.results):
         assert result is not None
         job.results[number] = draw(st.sampled_from([result, plain(result), shorter(result), result]))

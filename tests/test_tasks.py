@@ -135,7 +135,7 @@ def test_its_rows_begin_with_what_all_tasks_share(task, events):
 def test_results_and_fallbacks_complete_the_score_and_can_be_said_again(task, events):
     serving = Serving(catalogue(), {"a": 1.0, "b": 0.0}, {"mean": 0.1, "popular": ["item-1"]})
     rows = filled(task, events, serving.catalog)
-    for results in (task.results(outputs_of(task, rows), events, rows, serving), task.fallback(events, serving)):
+    for results in (task.results(outputs_of(task, rows), events, rows, serving), task.fallback(events, rows, serving)):
         assert len(results) == len(events)
         for event, result in zip(events, results, strict=True):
             said = task.said({**event, **result.fields})

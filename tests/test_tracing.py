@@ -14,15 +14,20 @@ from typer.testing import CliRunner, Result
 
 from engines.releases import ReleaseStore
 from schemas.confluent import ConfluentRegistry
+from streams.batch import KINDS
 from streams.catalog import ITEM
 from streams.cli import app
 from streams.demo.stage import environment
+from streams.features import unpack
 from streams.local import LocalBroker, LocalRegistry
+from streams.tasks import make_task
+from streams.tasks.recommendation import TOP_K
+from streams.tasks.selection import Selection
 from streams.tracing.catalogue import DatedCatalogue, read_catalogue
 from streams.tracing.reproduce import CANNOT, DIFFERS, EQUAL, SERVED_ONLY, WHOLE, reproduce
 from tests import shop, traced_shop
 from tests.records import NOON_MS, order
-from tests.traced_shop import BURSTS, GATED, POPULAR, TASKS, Shop, example, label, send
+from tests.traced_shop import BURSTS, CHOSEN, GATED, POPULAR, TASKS, Shop, example, label, send
 
 Headrace = Callable[..., Result]
 SPAN = "--from 2023-11-14T00:00Z --to 2023-11-16T00:00Z"
@@ -109,6 +114,20 @@ def test_every_score_of_every_task_comes_out_again_bit_for_bit(
     assert {each.notes for each in found} == {()}
 
 
+def test_what_a_list_was_chosen_by_is_served_and_nobody_is_shown_what_they_bought(
+    traced: Shop, catalogue: DatedCatalogue
+) -> None:
+    lists = traced.served["recommendations"]
+    assert {each["selection"] for each in lists} == {Selection(**CHOSEN).text}
+    rows = unpack([each["features"] for each in lists], make_task("recommendations").features)
+    bought = [row["item"][row["kind"] == KINDS["purchase"]] for row in rows]
+    assert sum(map(len, bought)) > len(lists)
+    for each, items in zip(lists, bought, strict=True):
+        assert not {catalogue.catalog.ids[row] for row in items} & set(each["candidates"])
+        assert len(each["candidates"]) == TOP_K
+    assert {each["selection"] for task in ("fraud", "ctr") for each in traced.served[task]} == {""}
+
+
 def test_a_score_that_was_another_one_is_found_and_by_how_much(
     traced: Shop, store: ReleaseStore, catalogue: DatedCatalogue
 ) -> None:
@@ -131,6 +150,7 @@ def test_what_the_model_did_not_say_there_and_then_cannot_be_reproduced(
         "3 bytes": {"features": b"abc"},
         "no release fraud/gone": {"release": "fraud/gone"},
         "engine 'abacus": {"engine": "abacus f32, oak"},
+        "a selection": {"selection": '{"mood":1}'},
     }
     found = reproduce(traced.settings, store, catalogue, [{**served, **change} for change in cases.values()])
     for words, each in zip(cases, found, strict=True):

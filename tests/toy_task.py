@@ -49,7 +49,7 @@ class NextPurchase(Task):
         ranked = zip(rows["bought"].tolist(), outputs["rows"].tolist(), outputs["scores"].tolist(), strict=True)
         return [_result(_new(bought, tops, scores, serving.catalog.ids)) for bought, tops, scores in ranked]
 
-    def fallback(self, events: Sequence[Record], serving: Serving) -> list[Result]:
+    def fallback(self, events: Sequence[Record], rows: Rows, serving: Serving) -> list[Result]:
         """The most popular items of the release's training span."""
         popular = [(ident, 0.0) for ident in serving.settings.get("popular", [])[:TOP_K]]
         return [_result(popular) for _ in events]

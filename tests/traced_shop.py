@@ -24,12 +24,13 @@ from streams.ports import free_port
 from streams.topics import create_topics
 from streams.vectors import HashingEncoder, catalogue_vectors, vector_key
 from tests import shop
-from tests.records import NOON_MS, click, impression, money, order
+from tests.records import NOON_MS, click, impression, line, money, order
 
 USERS = 12
 BURSTS = (1, 3, 9, 30, 70, 120)
 GATED, POPULAR = "gated", "popular"
 TASKS = ("fraud", "recommendations", "ctr")
+CHOSEN: dict[str, Any] = {"bought_days": 30.0, "diversity": 0.5, "most_a_category": 7}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ def burst(first: int, count: int) -> list[tuple[str, dict[str, Any]]]:
             out.append(("impressions", impression(event_id=f"i{n}", request_id=f"r{n}", slate=slate, **common)))
         if n % 3 == 0:
             total = {"amount": money(10.0 + n), "order_id": f"order-{n}"}
-            out.append(("orders", order(event_id=f"o{n}", **total, **common)))
+            bought = [line(item_id=f"item-{7 * n % 40}")]
+            out.append(("orders", order(event_id=f"o{n}", items=bought, **total, **common)))
     return out
 
 
@@ -68,7 +70,7 @@ def scored(brokers: str, registry_url: str, folder: Path, prefix: str) -> Iterat
         brokers=brokers, registry_url=registry_url, app_id=prefix, data_dir=folder / "data", partitions=2,
         topics={key: f"{prefix}.{name}" for key, name in Topics().model_dump().items()},
         release_store=str(store), web={"port": free_port()},
-        deadlines_ms=dict.fromkeys(TASKS, 60_000),
+        deadlines_ms=dict.fromkeys(TASKS, 60_000), recommendations=CHOSEN,
     )  # fmt: skip
     create_topics(settings)
     shop.furnish(settings)

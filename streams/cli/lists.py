@@ -1,4 +1,5 @@
-"""`headrace lists show|add|remove`: users, cards, devices, addresses, emails and ips that rules of a policy know.
+"""`headrace lists show|add|remove`: users, cards, devices, addresses, emails and ips that rules
+of a policy know, and items that are not to be recommended.
 Workers know of a change with their next micro-batch."""
 
 import time
@@ -10,9 +11,9 @@ from streams.cli.audited import write_down
 from streams.cli.frame import JSON_OPTION, open_registry, print_json, print_table
 from streams.cli.tracing import instant, reachable
 
-app = typer.Typer(no_args_is_help=True, help="Block, allow and watch lists, as rules of a policy read them.")
+app = typer.Typer(no_args_is_help=True, help="Block, allow and watch lists, as policies and recommendations read them.")
 LIST = typer.Argument(metavar="LIST", help="block, allow or watch.")
-WHAT = typer.Argument(metavar="TYPE:TOKEN", help="user, card, device, address, email or ip, and its token.")
+WHAT = typer.Argument(metavar="TYPE:TOKEN", help="user, card, device, address, email, ip or item, and its token.")
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""Lists that rules read: users, cards, devices, addresses, emails and ips that are blocked, allowed or watched.
+"""Lists that rules read: users, cards, devices, addresses, emails and ips that are blocked, allowed or watched. An
+item that is blocked is not recommended; no rule reads it.
 An entry ends by event time, so that an order is judged the same whenever it is scored.
 """
 
@@ -7,11 +8,13 @@ from typing import Any
 
 from schemas.errors import BadRecord
 from schemas.wire import Decoder
+from streams.catalog import ENDLESS
 from streams.events import ENTITY_FIELDS
 
-LISTS = ("block", "allow", "watch")
-TYPES = ("user", *ENTITY_FIELDS)
-ENDLESS = 2**62
+BLOCK = "block"
+LISTS = (BLOCK, "allow", "watch")
+ITEM = "item"
+TYPES = ("user", *ENTITY_FIELDS, ITEM)
 
 
 def key(name: str, kind: str, token: str) -> str:
@@ -51,6 +54,10 @@ class Lists:
         """A ListEntry in physical types."""
         until = entry["until"]
         self._until[name, kind, token] = ENDLESS if until is None else int(until)
+
+    def until(self, name: str, kind: str, token: str) -> int | None:
+        """UTC ms of event time, ENDLESS for no end; None: it is not on the list."""
+        return self._until.get((name, kind, token))
 
     def on(self, name: str, kind: str, token: str | None, time: int) -> bool:
         """Whether it is on the list at `time` (UTC ms, event time)."""

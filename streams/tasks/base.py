@@ -15,6 +15,7 @@ from streams.events import Record
 from streams.features import Inputs, Rows, Table
 from streams.state import History
 from streams.tasks.exploration import Exploration
+from streams.tasks.selection import PLAIN, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,10 @@ class Task(ABC):
     def inputs(self, rows: Rows, table: Table) -> Inputs:
         """Engine inputs of feature rows, and nothing but them and the release's vector table."""
 
+    def inputs_served(self, rows: Rows, table: Table, serving: "Serving") -> Inputs:
+        """As `inputs`, with what the settings have to say: a function of these and the rows, so it can be had again."""
+        return self.inputs(rows, table)
+
     @abstractmethod
     def results(
         self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: "Serving"
@@ -122,7 +127,7 @@ class Task(ABC):
         """Engine outputs to results: calibrated, with ids, decided."""
 
     @abstractmethod
-    def fallback(self, events: Sequence[Record], serving: "Serving") -> list[Result]:
+    def fallback(self, events: Sequence[Record], rows: Rows, serving: "Serving") -> list[Result]:
         """What is answered when the model cannot in time. Stated in docs/operate.md."""
 
     @abstractmethod
@@ -161,6 +166,7 @@ class Serving:
     calibration: Mapping[str, float]
     settings: Mapping[str, Any]
     policy: Decides | None = None
+    selection: Selection = PLAIN
 
 
 def calibrated(logit: NDArray[np.float32], calibration: Mapping[str, float]) -> NDArray[np.float64]:

@@ -115,7 +115,7 @@ class ClickThrough(Task):
         probabilities = calibrated(outputs["logit"], serving.calibration).tolist()
         return [_result(event, chances) for event, chances in zip(events, probabilities, strict=True)]
 
-    def fallback(self, events: Sequence[Record], serving: Serving) -> list[Result]:
+    def fallback(self, events: Sequence[Record], rows: Rows, serving: Serving) -> list[Result]:
         """The mean click rate of the release's training span."""
         mean = float(serving.settings.get("mean", 0.0))
         return [_result(event, [mean] * MAX_SLATE) for event in events]

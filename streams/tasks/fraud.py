@@ -101,7 +101,7 @@ class Fraud(Task):
             for event, chance, row in zip(events, chances, rows["fields"], strict=True)
         ]
 
-    def fallback(self, events: Sequence[Record], serving: Serving) -> list[Result]:
+    def fallback(self, events: Sequence[Record], rows: Rows, serving: Serving) -> list[Result]:
         """Review, at the base rate: an order is never approved or blocked unseen."""
         base_rate = float(serving.settings.get("mean", 0.0))
         return [_result(event, base_rate, verdict("review"), ["not scored in time"]) for event in events]

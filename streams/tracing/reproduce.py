@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engines import BACKENDS
 from engines.releases import ReleaseStore
 from engines.slot import Loaded, load
-from schemas.errors import EngineError, ReleaseError
+from schemas.errors import BadRecord, EngineError, ReleaseError
 from streams.catalog import NOT_A_CANDIDATE
 from streams.config import Settings
 from streams.events import Record
@@ -27,6 +27,7 @@ from streams.lookups import Lookups
 from streams.output_columns import FEATURES_FORMAT
 from streams.tasks import make_task
 from streams.tasks.base import Result, Serving, Task
+from streams.tasks.selection import Selection
 from streams.tracing.catalogue import DatedCatalogue
 
 EQUAL, DIFFERS, CANNOT = "equal", "differs", "cannot"
@@ -102,6 +103,10 @@ def _hopeless(served: Record) -> str:
         return "it was said again after a crash, from its score: the bucket of the first time is not known"
     if served["features_format"] != FEATURES_FORMAT:
         return f"its features are of format {served['features_format']}, and this version reads {FEATURES_FORMAT}"
+    try:
+        Selection.parse(served["selection"])
+    except BadRecord as error:
+        return str(error)
     if len(served["features"]) != make_task(served["task"]).features.itemsize:
         return f"its features have {len(served['features'])} bytes, and the task's rows another size"
     return ""
@@ -149,7 +154,6 @@ class _Again:
         self.bias = np.maximum(catalog.candidate_bias() + self.prior, NOT_A_CANDIDATE)
         self.loaded.refresh(catalog.text, catalog.scalars, catalog.kind, self.bias)
         self.ranks = any(spec.name == "catalog" for spec in self.loaded.engine.signature.inputs)
-        self.serving = Serving(catalog, self.loaded.calibration, self.loaded.settings)
 
     def run(self, served: Sequence[Record]) -> list[Reproduced]:
         """With the rows known then; what differs, on an equal engine, again with what else may explain it."""
@@ -193,14 +197,14 @@ class _Again:
         groups: dict[tuple[int, int, int], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, (record, size) in enumerate(zip(served, sizes, strict=True)):
             alone = 0 if whole else number + 1
-            groups[record["bucket"], size, alone][record["row"]].append(number)
-        for (bucket, size, alone), by_row in groups.items():
+            groups[record["bucket"], size, alone, record["selection"]][record["row"]].append(number)
+        for (bucket, size, alone, selection), by_row in groups.items():
             table = self.loaded.table[:size]
             bias = self.bias[:size] if not alone else self._only(served[alone - 1]["candidates"], size)
             for turn in range(max(map(len, by_row.values()))):
                 numbers = [queue[turn] for queue in by_row.values() if turn < len(queue)]
                 events = [served[number] for number in numbers]
-                results = self._call(bucket, rows[numbers], events, table, bias)
+                results = self._call(bucket, rows[numbers], events, table, bias, Selection.parse(selection))
                 out.update(zip(numbers, results, strict=True))
         return [out[number] for number in range(len(served))]
 
@@ -211,16 +215,19 @@ class _Again:
         served: Sequence[Record],
         table: NDArray[np.float32],
         bias: NDArray[np.float32],
+        selection: Selection,
     ) -> list[Result]:
         """One call of the engine; rows that hold no event are zero, as padding is."""
         places = [record["row"] for record in served]
         batch = np.zeros(bucket, self.task.features)
         batch[places] = rows
-        inputs = self.task.inputs(batch, Lookups(table))
+        catalog, loaded = self.catalogue.catalog, self.loaded
+        serving = Serving(catalog, loaded.calibration, loaded.settings, selection=selection)
+        inputs = self.task.inputs_served(batch, Lookups(table), serving)
         inference = self.loaded.engine.infer({**inputs, "catalog": table, "catalog_bias": bias})
         outputs = {name: array[places] for name, array in inference.outputs.items()}
         events = [event_of(self.task, record, row) for record, row in zip(served, rows, strict=True)]
-        return self.task.results(outputs, events, rows, self.serving)
+        return self.task.results(outputs, events, rows, serving)
 
     def _only(self, candidates: Sequence[str], size: int) -> NDArray[np.float32]:
         """The bias where these could be shown and nothing else; a score does not depend on the others."""
