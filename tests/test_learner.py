@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engines.manifest import Description
+from engines.releases import ReleaseStore
 from schemas.confluent import ConfluentRegistry
 from streams.config import Settings
 from streams.learner.champion import Champions
@@ -37,6 +38,14 @@ def settings(registry: LocalRegistry, fresh_settings: FreshSettings) -> Settings
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return graduate(tmp_path_factory.mktemp("graduate"))
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a release that knows nothing: for what is said of releases, and not learned by them."""
+    store = ReleaseStore(str(tmp_path_factory.mktemp("shelf")))
+    small_release(small_model("fraud"), store)
+    return Path(store.url)
 
 
 def learning(settings: Settings) -> AbstractContextManager[Learning]:
@@ -87,9 +96,20 @@ def test_a_candidate_that_the_gate_refuses_is_kept_with_its_reasons_and_nothing_
     assert "an id that came before" in statuses(settings)[0]["fraud"].detail["last"]["why"]
 
 
-def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(settings: Settings, taught: Path) -> None:
-    school = School(settings, taught)
-    worse = small_release(small_model("fraud", seed=5), school.store).version
+def child(school: School, of: str, seed: int) -> str:
+    """The champion again, as a release that was made from another."""
+    parent = school.store.open("fraud", school.champion)
+    said = parent.manifest.model_dump(include=set(Description.model_fields))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in parent.manifest.files:
+            shutil.copy(parent.file(name), Path(folder) / name)
+        description = Description(**said | {"trained": {"champion": of, "seed": seed}})
+        return school.store.publish("fraud", Path(folder), description, version=f"child-{seed}").version
+
+
+def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(settings: Settings, shelf: Path) -> None:
+    school = School(settings, shelf)
+    worse = child(school, school.champion, 5)
     school.point(worse, school.champion, epoch=2)
     with learning(settings):
         school.compare(worse, school.champion, FEW)
@@ -101,22 +121,11 @@ def test_a_live_release_that_does_worse_is_taken_back_by_itself_and_marked(setti
     assert live_pointers(settings)["fraud"].epoch == 3
 
 
-def child(school: School, of: str, seed: int) -> str:
-    """The champion again, as a release that was made from another."""
-    parent = school.store.open("fraud", school.champion)
-    said = parent.manifest.model_dump(include=set(Description.model_fields))
-    with tempfile.TemporaryDirectory() as folder:
-        for name in parent.manifest.files:
-            shutil.copy(parent.file(name), Path(folder) / name)
-        description = Description(**said | {"trained": {"champion": of, "seed": seed}})
-        return school.store.publish("fraud", Path(folder), description).version
-
-
 def test_labels_that_come_when_another_has_taken_over_mark_the_release_that_served_and_nobody_goes_back_to_it(
-    settings: Settings, taught: Path
+    settings: Settings, shelf: Path
 ) -> None:
     """Of the learner that sees it happen, and of one that is started afterwards."""
-    school = School(settings, taught)
+    school = School(settings, shelf)
     worse = child(school, school.champion, 5)
     heir = child(school, worse, 6)
     school.point(worse, school.champion, epoch=2)
@@ -144,9 +153,9 @@ def test_labels_that_come_when_another_has_taken_over_mark_the_release_that_serv
 
 
 def test_a_release_that_is_live_again_is_still_judged_by_the_labels_of_what_it_served_before(
-    settings: Settings, taught: Path
+    settings: Settings, shelf: Path
 ) -> None:
-    school = School(settings, taught)
+    school = School(settings, shelf)
     worse = child(school, school.champion, 5)
     heir = child(school, worse, 6)
     school.point(worse, heir, epoch=4)  # the heir came and went
@@ -165,9 +174,9 @@ def test_a_release_that_is_live_again_is_still_judged_by_the_labels_of_what_it_s
     ],
 )
 def test_slow_calls_and_scores_that_are_spread_otherwise_take_a_release_back_before_any_label(
-    settings: Settings, taught: Path, said: tuple[float, float], changed: dict[str, int], why: str
+    settings: Settings, shelf: Path, said: tuple[float, float], changed: dict[str, int], why: str
 ) -> None:
-    school = School(settings, taught)
+    school = School(settings, shelf)
     other = child(school, school.champion, 5)
     school.point(other, school.champion, epoch=2)
     with learning(settings):
@@ -177,9 +186,9 @@ def test_slow_calls_and_scores_that_are_spread_otherwise_take_a_release_back_bef
 
 
 def test_a_pinned_release_stays_whatever_is_said_of_it(
-    settings: Settings, taught: Path, caplog: pytest.LogCaptureFixture
+    settings: Settings, shelf: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    school = School(settings, taught)
+    school = School(settings, shelf)
     worse = child(school, school.champion, 5)
     school.point(worse, school.champion, epoch=2, pinned=True)
     school.teach(rare(9_000, seed=1))
@@ -191,8 +200,8 @@ def test_a_pinned_release_stays_whatever_is_said_of_it(
     assert school.announced() == {}, "and no fine-tune begins from it"
 
 
-def test_a_candidate_whose_champion_is_not_live_any_more_is_retired(settings: Settings, taught: Path) -> None:
-    school = School(settings, taught)
+def test_a_candidate_whose_champion_is_not_live_any_more_is_retired(settings: Settings, shelf: Path) -> None:
+    school = School(settings, shelf)
     made, other = child(school, school.champion, 5), child(school, school.champion, 6)
     school.point(other, school.champion, epoch=2)
     with closing(ConfluentRegistry(settings.registry())) as registry:
