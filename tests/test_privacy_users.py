@@ -53,6 +53,33 @@ def scored(settings: Settings) -> dict[str, str]:
     return {score["order_id"]: score["user_id"] for score in shop.scores(settings, "fraud")}
 
 
+def test_a_mapping_names_nobody_and_who_is_forgotten_by_name_goes_from_sealed_letters(
+    fresh_settings: FreshSettings, registry: Any, tmp_path: Path
+) -> None:
+    chosen = ("user_id", "email", "payment.instrument")
+    settings: Settings = fresh_settings(privacy={"key_file": tmp_path / "key", "pseudonymise": chosen})
+    topic = make_topic(settings, f"{settings.app_id}.shop.orders")
+    path = write_mapping(tmp_path, mapped_shop.ORDERS, name="orders", source=topic, format="json")
+    bad, other = anns(9, total={"minor": MAIL, "currency": "GBP"}), order(8, placed_at="yesterday")
+    produce(settings, topic, as_json(*(anns(n) for n in range(4)), order(20), bad, other), key=ANN.encode())
+    carry(settings, path)
+    (name,) = names_of(settings, ANN)
+    assert search(settings, ANN, MAIL, CARD) == []
+    carried = shop.read(settings, settings.topics.orders, "order")
+    assert [each["user_id"] for each in carried].count(name) == 4
+    assert all(each["user_id"].startswith("p0:") and each["email"].startswith("p0:") for each in carried)
+    with closing(ConfluentRegistry(settings.registry())) as schemas:
+        found = {letter.record["code"]: letter.record for letter in DeadLetters(settings, schemas).find(ALL)}
+        assert found["wrong_type"]["value"] in as_json(bad, other)
+        assert forgotten_as(settings, schemas, ANN) == [(name, (ANN,))]
+        store = ReleaseStore(settings.release_store)
+        said = Forget(settings, schemas, store, name, known_as=(ANN,), wait_s=0).run()
+        assert said["deleted"][settings.topics.deadletters] == 2  # its key is theirs, whatever it holds
+        assert said["of_the_shop"] == {settings.topics.orders: 4}
+        assert list(DeadLetters(settings, schemas).find(ALL)) == []
+    assert [hit for hit in search(settings, ANN, MAIL, CARD, name) if hit.of == OURS] == []
+
+
 @pytest.mark.slow
 def test_a_mapped_user_is_known_by_pseudonym_everywhere_and_forgotten_by_name(
     settings: Settings, tmp_path: Path
