@@ -180,8 +180,8 @@ class LiveReleases:
             ahead=beside,
         )
         check_rows(make_task(task), loaded)
-        check_pool(loaded, selections(self._settings).get(task, PLAIN))
         check_encoder(loaded, self._catalog.encoder)
+        check_pool(loaded, selections(self._settings).get(task, PLAIN))
         return loaded
 
     def _table(self, loaded: Loaded) -> None:
@@ -207,18 +207,6 @@ def check_rows(task: Task, loaded: Loaded) -> None:
             )
 
 
-def check_encoder(loaded: Loaded, encoder: str) -> None:
-    """Raises ReleaseError where the release has learned another encoder's vectors than the catalogue holds."""
-    learned = loaded.source.manifest.trained.get("encoder")
-    if learned and encoder and learned != encoder:
-        raise ReleaseError(
-            f"{loaded.source.task}/{loaded.release} has learned vectors of encoder {learned}",
-            where=f"the catalogue's vectors, of encoder {encoder}",
-            expected="vectors of the encoder that it learned",
-            todo="name that encoder's topic in topics.vectors, or train a release on this one (`headrace train`)",
-        )
-
-
 def selections(settings: Settings) -> dict[str, Selection]:
     """What is chosen of a task's rankings, by task."""
     return {Recommendation.name: Selection(**settings.recommendations.model_dump())}
@@ -232,6 +220,18 @@ def check_pool(loaded: Loaded, selection: Selection) -> None:
             where=f"what is to be chosen: {selection.text}",
             expected=f"a release with the input {WITHHELD!r}",
             todo="train a release with this version (`headrace train`), or choose nothing",
+        )
+
+
+def check_encoder(loaded: Loaded, encoder: str) -> None:
+    """Raises ReleaseError where the release has learned another encoder's vectors than the catalogue holds."""
+    learned = loaded.source.manifest.trained.get("encoder")
+    if learned and encoder and learned != encoder:
+        raise ReleaseError(
+            f"{loaded.source.task}/{loaded.release} has learned vectors of encoder {learned}",
+            where=f"the catalogue's vectors, of encoder {encoder}",
+            expected="vectors of the encoder that it learned",
+            todo="name that encoder's topic in topics.vectors, or train a release on this one (`headrace train`)",
         )
 
 

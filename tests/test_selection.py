@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -21,6 +21,7 @@ from streams.tasks.selection import DAY_S, PLAIN, Selection, chosen
 from tests.records import NOON_MS, click, money
 
 ITEMS, KINDS_OF_ITEM = 120, ("lamps", "bags", "cards")
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 TASK = make_task("recommendations")
 CHOICES = st.builds(
     Selection,
@@ -77,7 +78,7 @@ def results(outputs: dict[str, Any], rows: Rows, catalog: Catalogue, selection: 
     return TASK.results(outputs, events, rows, Serving(catalog, {}, {}, selection=selection))
 
 
-@settings(deadline=None)
+@unhurried
 @given(selection=CHOICES, bought=st.sets(st.integers(1, ITEMS), max_size=64), seed=st.integers(0, 99), data=st.data())
 def test_what_is_withheld_never_appears_and_the_list_is_as_long_as_it_can_be(
     selection: Selection, bought: set[int], seed: int, data: st.DataObject
@@ -103,7 +104,7 @@ def test_what_is_withheld_never_appears_and_the_list_is_as_long_as_it_can_be(
         assert result.candidates == may[:TOP_K]
 
 
-@settings(deadline=None)
+@unhurried
 @given(selection=CHOICES, seed=st.integers(0, 999))
 def test_a_choice_among_those_that_were_chosen_is_the_same_choice(selection: Selection, seed: int) -> None:
     """What lets `reproduce` check a list whose other candidates are not known any more."""
@@ -115,7 +116,7 @@ def test_a_choice_among_those_that_were_chosen_is_the_same_choice(selection: Sel
     np.testing.assert_array_equal(chosen(scores, pool, only, TOP_K, catalog, selection), first)
 
 
-@settings(deadline=None)
+@unhurried
 @given(most=st.integers(1, 5), seed=st.integers(0, 99))
 def test_no_category_has_more_than_its_share_while_others_are_left(most: int, seed: int) -> None:
     [result] = results(ranking(1, seed=seed), history({}), catalogue(), Selection(most_a_category=most))
@@ -174,7 +175,7 @@ def test_rows_that_fill_up_a_small_catalogue_are_never_listed() -> None:
         ]  # fmt: skip
 
 
-@settings(deadline=None)
+@unhurried
 @given(selection=CHOICES, bought=st.sets(st.integers(1, 30), max_size=30), sold_out=st.sets(st.integers(0, 29)))
 def test_the_fallback_lists_nothing_that_is_sold_out_blocked_or_bought(
     selection: Selection, bought: set[int], sold_out: set[int]
@@ -199,7 +200,7 @@ def test_the_fallback_lists_nothing_that_is_sold_out_blocked_or_bought(
     assert result.prediction == [0.0] * len(result.candidates)
 
 
-@settings(deadline=None)
+@unhurried
 @given(selection=CHOICES)
 def test_what_was_chosen_by_can_be_read_again(selection: Selection) -> None:
     read = Selection.parse(selection.text)

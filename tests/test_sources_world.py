@@ -8,7 +8,7 @@ import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,13 +18,16 @@ from schemas.registry import MemoryRegistry
 from schemas.wire import Decoder, Encoder
 from streams.contracts import CONTRACTS
 from streams.events import EVENT_TYPES, check
+from streams.labels.derive import AdClicks, conversions, remember
 from streams.labels.joined import Counts
 from streams.labels.rules import Rule
 from streams.labels.watermark import SourceLife
 from streams.sources import retail, world
+from streams.sources.book import MINUTE_MS
+from streams.sources.cashier import FIRST_AD_ORDER
 from streams.sources.shop import DAY_MS
 from streams.sources.telling import Timed
-from streams.sources.truth import Truth
+from streams.sources.truth import Truth, read_truth, write_truth
 from streams.sources.world import World, WorldConfig, milliseconds
 from streams.tasks import make_task
 from tests.labels_shop import join_of
@@ -188,6 +191,121 @@ def test_no_request_is_answered_before_one_is_served(told: list[Timed]) -> None:
 def test_the_truth_is_never_published(told: list[Timed]) -> None:
     published = {word for event in told for word in (*event.record, *event.record.get("attributes", {}))}
     assert not published & {"kind", "script", "probability", "fraud", "outcome", "campaign"}
+
+
+# -- what ads sell --
+
+
+@pytest.fixture(scope="module")
+def selling() -> World:
+    """Many clicks on ads, and many orders that follow them."""
+    return World(replace(SMALL, orders_a_day=120, click_rate=0.2, conversion_rate=0.15, browse=0.5), 5)
+
+
+@pytest.fixture(scope="module")
+def sold(selling: World) -> list[Timed]:
+    return list(selling.events())
+
+
+class Ad(NamedTuple):
+    """An ad that was clicked: P(its item is ordered | click), whether it was, and when it was shown."""
+
+    impression: str
+    ad: str
+    chance: float
+    bought: int
+    time: int
+
+
+def clicked_ads(made: World) -> list[Ad]:
+    return [
+        Ad(truth.event_id, *each, truth.event_time)
+        for truth in made.truths()
+        if truth.task == "ctr"
+        for *each, clicked in zip(
+            truth.candidates, truth.conversions, truth.converted, truth.outcomes, strict=True
+        )
+        if clicked
+    ]  # fmt: skip
+
+
+def test_without_a_rate_of_conversions_the_truth_says_nothing_of_them(small: World, told: list[Timed]) -> None:
+    assert not any(truth.conversions or truth.converted for truth in small.truths())
+
+
+def test_the_same_seed_sells_the_same(selling: World, sold: list[Timed]) -> None:
+    assert digest(list(World(selling.config, 5, shop=selling.shop).events())) == digest(sold)
+
+
+def test_the_rate_of_conversions_is_about_what_was_set(selling: World, sold: list[Timed]) -> None:
+    ads = clicked_ads(selling)
+    assert len(ads) > 2_000
+    assert np.mean([each.bought for each in ads]) == pytest.approx(0.15, abs=0.03)
+    assert np.std([each.chance for each in ads]) > 0.04
+
+
+def test_conversions_agree_with_their_true_probabilities(selling: World, sold: list[Timed]) -> None:
+    chances, bought = (
+        np.array(each) for each in zip(*((a.chance, a.bought) for a in clicked_ads(selling)), strict=True)
+    )
+    for part in np.array_split(np.argsort(chances), 4):
+        spread = math.sqrt((chances[part] * (1 - chances[part])).sum())
+        assert abs(bought[part].sum() - chances[part].sum()) < 4 * spread
+
+
+def test_labels_that_are_derived_from_what_is_told_are_what_the_truth_says(selling: World, sold: list[Timed]) -> None:
+    """By the join's own rules: the last click before the order, within seven days."""
+    advertised = dict(zip(selling.ads.ids, [selling.shop.items.ids[item] for item in selling.ads.item], strict=True))
+    clicks: dict[str, AdClicks] = defaultdict(tuple)
+    labelled = set()
+    for event in sold:
+        user = event.record.get("user_id", "")
+        if event.topic == "clicks":
+            clicks[user] = remember(clicks[user], event.record, advertised)
+        elif event.topic == "orders":
+            found = conversions(event.record, clicks[user])
+            labelled |= {(label["target_id"], label["candidate_id"]) for label in found}
+    known = {(each.impression, each.ad) for each in clicked_ads(selling) if each.bought}
+    assert len(labelled & known) > 0.98 * len(known)
+    assert len(labelled - known) < 0.02 * len(known)
+
+
+def test_an_order_that_an_ad_brought_is_of_one_item_and_comes_within_a_day(selling: World, sold: list[Timed]) -> None:
+    brought = [record for record in of(sold, "orders") if int(record["order_id"]) >= FIRST_AD_ORDER]
+    assert len(brought) == sum(each.bought for each in clicked_ads(selling))
+    seen: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for record in of(sold, "clicks"):
+        if record["ad_id"]:
+            seen[record["user_id"], record["item_id"]].append(record["event_time"])
+    for record in brought:
+        [line] = record["items"]
+        times = [record["event_time"] - time for time in seen[record["user_id"], line["item_id"]]]
+        assert any(MINUTE_MS <= time <= DAY_MS for time in times)
+        assert selling.truth(record["event_id"]) is not None
+
+
+def test_planned_orders_stay_but_for_what_a_click_decided(selling: World, sold: list[Timed]) -> None:
+    orders, items = selling.shop.orders, selling.shop.items
+    by_id = {record["order_id"]: record for record in of(sold, "orders")}
+    gone = lines = 0
+    for number in np.flatnonzero(orders.time >= selling.start).tolist():
+        record, where = by_id[orders.ids[number]], orders.lines(number)
+        whole = Counter(items.ids[item] for item in orders.item[where])
+        kept = Counter(line["item_id"] for line in record["items"])
+        assert kept <= whole
+        assert kept
+        gone, lines = gone + (whole - kept).total(), lines + whole.total()
+    assert 0 < gone < 0.05 * lines
+
+
+def test_the_truth_of_conversions_is_in_the_file(selling: World, sold: list[Timed], tmp_path: Path) -> None:
+    write_truth(tmp_path / "truth.parquet", selling.truths())
+    table = read_truth(tmp_path / "truth.parquet").to_pylist()
+    found = {(row["event_id"], row["candidate_id"]): row for row in table}
+    for each in clicked_ads(selling)[:200]:
+        row = found[each.impression, each.ad]
+        assert (row["conversion"], row["converted"], row["outcome"]) == (each.chance, each.bought, 1)
+    assert all(row["conversion"] is None for row in table if row["task"] == "fraud")
 
 
 # -- fraud --
@@ -389,6 +507,7 @@ def test_a_share_of_the_customers_brings_about_that_share_of_orders(small: World
         ({"fraud_rate": 0.9}, "fraud_rate is 0.9"),
         ({"fraud_drift": "tomorrow"}, "not a day"),
         ({"customers": -1}, "customers is -1"),
+        ({"conversion_rate": 0.9}, "conversion_rate is 0.9"),
     ],
 )
 def test_a_world_that_cannot_be_is_refused(change: dict[str, Any], words: str) -> None:

@@ -32,6 +32,7 @@ def simulate(
         Literal["auto", "real", "generated"], typer.Option(help="auto: real if its data can be had.")
     ] = "auto",
     fraud_rate: float = typer.Option(0.015, help="Share of orders that are fraud, about."),
+    conversion_rate: float = typer.Option(0.0, help="Share of clicks on ads that end in an order of the item, about."),
     fraud_drift: str = typer.Option("", metavar="DAY", help="A new kind of fraud starts on that day."),
     taste_drift: str = typer.Option("", metavar="DAY", help="Tastes shift on that day."),
     start: str = START,
@@ -62,6 +63,7 @@ def simulate(
         end=end,
         shop=shop,
         fraud_rate=fraud_rate,
+        conversion_rate=conversion_rate,
         fraud_drift=fraud_drift or None,
         taste_drift=taste_drift or None,
     )

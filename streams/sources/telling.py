@@ -6,8 +6,9 @@ published before its event.
 import heapq
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from streams.labels.rules import HEARTBEAT
 from streams.sources import records
 from streams.sources.advertising import PLACEMENTS, Ads, Appeal, shown_count
-from streams.sources.book import Book
+from streams.sources.book import Book, Shopper
 from streams.sources.browsing import ACTIONS, CHECKOUT, RESULTS, SEARCH, Browsing, Steps, Trails
-from streams.sources.cashier import Cashier
+from streams.sources.cashier import Cashier, Sale
+from streams.sources.converting import MOST_PIECES, Buying
 from streams.sources.draws import Draws
 from streams.sources.outcomes import BEAT_MS, fraud_labels, heartbeat
 from streams.sources.people import DEVICE_CLASSES, Population, households
@@ -31,6 +33,7 @@ from streams.sources.truth import Truth
 WEIGHTS = {"view": 1.0, "click": 1.0, "cart": 1.5, "uncart": 0.0, "wish": 1.5}
 FAMILY_SHARE = 0.12
 FOR_EVER = 1 << 62
+SALE = "sale"  # of what is pending: an order that is made when its time comes
 
 Step = tuple[int, int, int, int, int, list[int] | None]
 """time, code, visit, item, page, slate."""
@@ -66,6 +69,7 @@ class Stage:
     trails: Trails
     click_rate: float
     drifts: dict[str, int]
+    conversion_rate: float = 0.0
 
 
 class Telling:
@@ -83,6 +87,7 @@ class Telling:
         homes = households(len(self._plan.users), FAMILY_SHARE, self._draws)
         people = Population(self._plan.orders.countries, homes, self._draws)
         self._cashier = Cashier(self._plan, items, self._book, people, self._draws)
+        self._buying = _buying(stage)
         self._categories, self._styles = items.category.tolist(), items.style.tolist()
         self._names, self._queries = items.ids, _queries(items.texts)
         self._users: list[int] = self._plan.visits.user.tolist()
@@ -137,7 +142,9 @@ class Telling:
         pending = self._pending
         while pending and pending[0][0] <= time:
             _, _, event, user, item = heapq.heappop(pending)
-            if item >= 0:
+            if event.topic == SALE:
+                event = self._sale(event, user, item)
+            elif item >= 0:
                 self._touch(user, item, "click", event.time)
             if event.is_heartbeat and (pending or event.time < self._stage.end):
                 self._beat(event.time)
@@ -181,7 +188,17 @@ class Telling:
 
     def _checkout(self, time: int, visit: int) -> Timed:
         order, session = int(self._plan.visits.anchor[visit]), self._session(visit)[0]
-        sale = self._cashier.sell(order, time, session, new_kind=self._begun("fraud", time))
+        decided = self._buying and partial(self._buying.is_decided, self._users[visit], time=time)
+        sale = self._cashier.sell(order, time, session, new_kind=self._begun("fraud", time), is_decided=decided)
+        return self._sold(sale, time)
+
+    def _sale(self, planned: Timed, user: int, item: int) -> Timed:
+        """What a click on an ad led to."""
+        session, quantity, time = planned.record["session"], planned.record["quantity"], planned.time
+        new_kind = self._begun("fraud", time)
+        return self._sold(self._cashier.sell_one(user, item, quantity, time, session, new_kind=new_kind), time)
+
+    def _sold(self, sale: Sale, time: int) -> Timed:
         self._keep(sale.truth)
         for label in fraud_labels(sale.truth.target_id, time, sale.truth.kind, self._draws):
             self._schedule(Timed("labels", label, label["observed_at"]))
@@ -197,7 +214,8 @@ class Telling:
         shopper.impressions.append(time)
         names = tuple(ads.ids[ad] for ad in slate)
         outcomes = tuple(map(int, clicked))
-        self._keep(Truth(event_id, "ctr", event_id, time, tuple(chances), outcomes, names[:shown]))
+        bought = self._bought(shopper, slate[:shown], clicked)
+        self._keep(Truth(event_id, "ctr", event_id, time, tuple(chances), outcomes, names[:shown], **bought))
         name = self._names[item] if item >= 0 else None
         query = self._queries[item] if page == RESULTS else None
         lines = [
@@ -207,12 +225,21 @@ class Telling:
         user_id = self._plan.users[user]
         place_name = PLACEMENTS[page]
         record = records.impression(event_id, time, user_id, session, device, place_name, name, query, lines)
-        for ad, hit in zip(slate, clicked, strict=False):
+        buys = bought.get("converted", (0,) * shown)
+        for ad, hit, buy in zip(slate, clicked, buys, strict=False):
             if hit:
-                self._schedule_click(record, user, ad)
+                self._schedule_click(record, user, ad, buys=bool(buy))
         return Timed("impressions", record, time)
 
-    def _schedule_click(self, impression: Record, user: int, ad: int) -> None:
+    def _bought(self, shopper: Shopper, shown: list[int], clicked: list[bool]) -> dict[str, Any]:
+        """What the truth says of conversions; nothing where there are none."""
+        if self._buying is None:
+            return {}
+        chances = self._buying.probabilities(shopper, shown)
+        bought = [int(hit and self._buying.draws.chance(chance)) for hit, chance in zip(clicked, chances, strict=True)]
+        return {"conversions": tuple(chances), "converted": tuple(bought)}
+
+    def _schedule_click(self, impression: Record, user: int, ad: int, *, buys: bool) -> None:
         """On an ad, seconds later, sometimes minutes."""
         draws, item = self._draws, self._ads.item[ad]
         time = impression["event_time"] + 1_500 + int(draws.exponential(20_000))
@@ -221,6 +248,18 @@ class Telling:
             *("click", self._names[item], None, impression["event_id"], self._ads.ids[ad]),
         )
         self._schedule(Timed("clicks", record, time), user, item)
+        if self._buying is not None:
+            self._buying.clicked(user, item, time)
+        if self._buying is not None and buys:
+            order = {"session": impression["session_id"], "quantity": 1 + self._buying.draws.below(MOST_PIECES)}
+            self._schedule(Timed(SALE, order, self._buying.sale_after(time)), user, item)
+
+
+def _buying(stage: Stage) -> Buying | None:
+    """None where ads sell nothing: then nothing of it is drawn."""
+    if not stage.conversion_rate:
+        return None
+    return Buying(stage.ads, stage.shop.items, stage.conversion_rate, np.random.SeedSequence([stage.seed, 5]))
 
 
 def _time(step: Step) -> int:

@@ -4,6 +4,7 @@ outcomes by event. A file of it is Parquet, one row for each order and for each 
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ SCHEMA = pa.schema(
         ("script", pa.string()),
         ("cause", pa.string()),
         ("new", pa.float64()),
+        ("conversion", pa.float64()),
+        ("converted", pa.int8()),
     ]
 )
 
@@ -38,7 +41,8 @@ class Truth:
     `probabilities` are exact given all that was published up to the event; `outcomes` (0 or 1) were drawn
     from them. `kind` is the fraud that struck, "" if none; `script` the campaign or look-alike that the order
     belongs to, "" if none; `cause` what gave the fraud away most, one of streams.sources.risk.CAUSES;
-    `new` the probability of the new kind of fraud alone.
+    `new` the probability of the new kind of fraud alone. `conversions`: of each shown ad the probability that its
+    item is ordered if it is clicked, and `converted` whether it was clicked and ordered; empty without conversions.
     """
 
     event_id: str
@@ -52,14 +56,17 @@ class Truth:
     script: str = ""
     cause: str = ""
     new: float = 0.0
+    conversions: tuple[float, ...] = ()
+    converted: tuple[int, ...] = ()
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """In the order of SCHEMA."""
         names: tuple[str | None, ...] = self.candidates or (None,)
-        for name, probability, outcome in zip(names, self.probabilities, self.outcomes, strict=True):
+        told = zip(self.conversions, self.converted, strict=True) if self.conversions else repeat((None, None))
+        for name, probability, outcome, bought in zip(names, self.probabilities, self.outcomes, told, strict=False):
             yield (
                 *(self.event_id, self.task, self.target_id, name, self.event_time),
-                *(probability, outcome, self.kind, self.script, self.cause, self.new),
+                *(probability, outcome, self.kind, self.script, self.cause, self.new, *bought),
             )
 
 

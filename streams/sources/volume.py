@@ -14,7 +14,7 @@ RESULT_PAGES = 0.035
 LABELS_PER_ORDER = 0.12
 
 
-def expected_volume(plan: Plan, click_rate: float) -> dict[str, int]:
+def expected_volume(plan: Plan, click_rate: float, conversion_rate: float = 0.0) -> dict[str, int]:
     """Month (2011-06) to about how many events of all topics start in it."""
     visits = plan.visits
     lines = np.diff(plan.orders.offsets)[visits.anchor] if len(visits) else np.zeros(0)
@@ -22,7 +22,7 @@ def expected_volume(plan: Plan, click_rate: float) -> dict[str, int]:
     looks = own + visits.steps
     impressions: NDArray[np.float64] = (looks > 0) + (looks + 2) // 6 + RESULT_PAGES * looks
     events = CLICKS_PER_OWN * own + CLICKS_PER_STEP * visits.steps + visits.buys * (1 + LABELS_PER_ORDER)
-    events += impressions * (1 + SHOWN_ADS * click_rate)
+    events += impressions * (1 + SHOWN_ADS * click_rate * (1 + conversion_rate * (1 + LABELS_PER_ORDER)))
     months = visits.start.astype("M8[ms]").astype("M8[M]")
     names, place = np.unique(months, return_inverse=True)
     totals = np.bincount(place, weights=events, minlength=len(names))

@@ -53,6 +53,8 @@ class WorldConfig:
     """Of all orders, about; never below half a percent."""
     click_rate: float = 0.02
     """Of shown ads, about."""
+    conversion_rate: float = 0.0
+    """Of clicks on ads, about, that lead to an order of the item; 0: ads sell nothing, and orders are as planned."""
     browse: float = 1.5
     """Visits that only look around, for each that ends in an order."""
     guests: float = 0.5
@@ -76,7 +78,7 @@ class WorldConfig:
                 milliseconds(value)
         if milliseconds(self.start) >= milliseconds(self.end):
             raise SettingsError(f"start {self.start} is not before end {self.end}", expected="a span of days")
-        bounds = {"customers": (0, 1), "fraud_rate": (0, 0.2), "click_rate": (0.0005, 0.3)}
+        bounds = {"customers": (0, 1), "fraud_rate": (0, 0.2), "click_rate": (0.0005, 0.3), "conversion_rate": (0, 0.5)}
         bounds |= {
             "browse": (0, 20),
             "guests": (0, 20),
@@ -157,6 +159,7 @@ class World:
             *(self.seed, self.start, self.end, self.shop, self.plan, self.ads, self._trails),
             click_rate=self.config.click_rate,
             drifts=self._drifts,
+            conversion_rate=self.config.conversion_rate,
         )
         people: Iterator[Timed] = iter(Telling(stage, self._keep))
         for event in merge(people, self._bots_events(), key=attrgetter("time")) if self.bots else people:
@@ -184,7 +187,7 @@ class World:
 
     def volume(self) -> dict[str, int]:
         """About how many events each month brings, by its name such as 2011-06; nothing is told for it."""
-        return expected_volume(self.plan, self.config.click_rate)
+        return expected_volume(self.plan, self.config.click_rate, self.config.conversion_rate)
 
     def start_drift(self, kind: str, at: int | None = None) -> int:
         """Starts a new kind of `fraud`, or a shift of `taste`, at UTC ms, or now in the telling that runs;

@@ -158,8 +158,8 @@ class Decides(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a task needs of the live release beside its engine: calibration, settings, the catalogue of ids; and the
-    policy that decides, where there is one.
+    """What a task needs of the live release beside its engine: calibration, settings, the catalogue of ids; the policy
+    that decides, where there is one; and what is chosen of a ranking.
     """
 
     catalog: Catalogue

@@ -194,7 +194,7 @@ class _Again:
         whole: over all that may be shown now; else over what was served alone, an event at a time.
         """
         out: dict[int, Result] = {}
-        groups: dict[tuple[int, int, int], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        groups: dict[tuple[int, int, int, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, (record, size) in enumerate(zip(served, sizes, strict=True)):
             alone = 0 if whole else number + 1
             groups[record["bucket"], size, alone, record["selection"]][record["row"]].append(number)
