@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash chaos check format lock audit clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -101,6 +101,12 @@ quality-baskets: $(READY) ## The next basket of a real shop beside a customer's 
 
 quality-cold: $(READY) ## Customers and items that training never saw, beside what sells most (3 CPU minutes)
 	@$(PYTHON) -m bench.quality_cold $(ARGS)
+
+quality-few: $(READY) ## 1 %, 10 % and all labels, with and without pretraining, on the simulator (10 CPU minutes)
+	@$(PYTHON) -m bench.quality_few $(ARGS)
+
+quality-encoder: $(READY) ## The text encoder fine-tuned on orders, beside the general one (6 CPU minutes)
+	@$(PYTHON) -m bench.quality_encoder $(ARGS)
 
 quality-movies: $(READY) ## MovieLens-1M, full ranking, goes on where it stopped; ARGS="--minutes 60" of CPU time
 	@$(PYTHON) -m bench.quality_movies $(ARGS)

@@ -14,7 +14,7 @@ from streams.demo.models import text_encoder
 from streams.sources.fetch import cache_folder
 from streams.sources.retail import load
 from streams.sources.shop import DAY_MS, MINOR_UNITS, Items, Orders
-from streams.vectors import catalogue_vectors
+from streams.vectors import Encoder, catalogue_vectors
 
 OPENING, LINE = 1, 2  # kinds of events: someone comes to order, and what is ordered
 HALF_LIVES = (5.0, 20.0, 120.0)  # days
@@ -51,11 +51,11 @@ def load_baskets() -> Baskets:
     return baskets_of(shop.orders, *catalogue_of(shop.items))
 
 
-def catalogue_of(items: Items) -> tuple[Catalogue, NDArray[np.int32]]:
-    """The shop's items with their text vectors, and each one's row."""
+def catalogue_of(items: Items, encoder: Encoder | None = None) -> tuple[Catalogue, NDArray[np.int32]]:
+    """The shop's items with their text vectors, by the general encoder if none is given, and each one's row."""
     catalog = Catalogue()
     records = [{"item_id": ident, "text": text} for ident, text in zip(items.ids, items.texts, strict=True)]
-    for record in catalogue_vectors(records, [], text_encoder(cache_folder())):
+    for record in catalogue_vectors(records, [], encoder or text_encoder(cache_folder())):
         catalog.apply_vector(record)
     return catalog, np.array([catalog.items[ident] for ident in items.ids], np.int32)
 

@@ -2,13 +2,20 @@
 It is not `served`: nothing here was scored, and there are no labels but the next event itself.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import TrainingError
+from streams.batch import TOPICS
+from streams.catalog import Catalogue
+from streams.events import Record, event_batch
+from streams.features import MINOR_UNITS
 
+CHUNK = 4096
 GAP, VALUE, QUANTITY = 0.1, 0.2, 1 / 3  # scales of log1p, as streams.features has them
 
 
@@ -68,3 +75,34 @@ class Window:
     kinds: NDArray[np.uint8]
     scalars: NDArray[np.float32]
     next_items: NDArray[np.int32]
+
+
+def sequences_of(stream: Iterable[tuple[str, Record]], catalog: Catalogue) -> Sequences:
+    """Of a time-ordered stream of events: each user's entries as the state keeps them. What is no event is passed over.
+
+    Raises TrainingError where there are none.
+    """
+    events = ((topic, record) for topic, record in stream if topic in TOPICS)
+    number: dict[str, int] = {}
+    parts: list[tuple[NDArray[np.generic], ...]] = []
+    while chunk := list(islice(events, CHUNK)):
+        records = [record for _, record in chunk]
+        nowhere = [0] * len(chunk)  # partition and offset: these events are of no topic
+        batch = event_batch(records, [TOPICS.index(topic) for topic, _ in chunk], nowhere, nowhere, catalog)
+        users = np.array([number.setdefault(user, len(number)) for user in batch.users])
+        of = batch.entry_event
+        parts.append(
+            (users[of], batch.time[of], batch.entry_item, batch.entry_kind, batch.entry_value, batch.entry_quantity)
+        )
+    if not parts:
+        raise TrainingError("no events", where="sequences", expected="a stream with events")
+    user, time, item, kind, value, quantity = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((np.arange(len(user)), time, user))
+    return Sequences(
+        start=np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(number)))]),
+        item=item[order].astype(np.int32),
+        kind=kind[order].astype(np.uint8),
+        time=time[order].astype(np.int64),
+        value=(value[order] / MINOR_UNITS).astype(np.float32),
+        quantity=quantity[order].astype(np.float32),
+    )
