@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash chaos check format lock audit clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
+.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ bench-throughput: $(READY) ## CPU per event beside a bare loop, quixstreams and 
 
 bench-latency: $(READY) ## Time from event to score at 1,000 events/s
 	@$(PYTHON) -m bench.latency $(ARGS)
+
+bench-delivery: $(READY) ## What exactly_once costs beside the default
+	@$(PYTHON) -m bench.delivery $(ARGS)
 
 bench-reasons: $(READY) ## Are an alert's reasons faithful, and the simulator's own?
 	@$(PYTHON) -m bench.reasons $(ARGS)

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
@@ -129,6 +129,12 @@ class Settings(BaseSettings):
     replication: int = Field(default=1, ge=1, le=32)
     session_timeout_s: float = Field(default=10, ge=1, le=300)
     commit_interval_s: float = Field(default=1, gt=0, le=60)
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        default="at_least_once", description="exactly_once: scores and what was read in transactions"
+    )
+    transaction_ms: float = Field(
+        default=20, ge=0, le=10_000, description="of exactly_once: from the begin of one to the next, at least"
+    )
     watchdog_s: float = Field(
         default=60, ge=5, description="offsets that stand still this long under lag end the worker"
     )
@@ -186,6 +192,8 @@ class Settings(BaseSettings):
     def _fits_together(self) -> Self:
         if self.batch.max_wait_ms >= self.session_timeout_s * 1000:
             raise ValueError("batch.max_wait_ms below session_timeout_s")
+        if self.transaction_ms >= self.session_timeout_s * 1000:
+            raise ValueError("transaction_ms below session_timeout_s")
         return self
 
     def deadline_ms(self, task: str) -> int:

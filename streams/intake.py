@@ -64,6 +64,10 @@ class MicroBatch:
         for part in self.parts:
             yield from part.records
 
+    def reached(self) -> dict[TP, int]:
+        """Of each partition the offset after its newest record here."""
+        return {part.tp: part.records[-1].offset + 1 for part in self.parts if part.records}
+
     def computed(self) -> None:
         if self._stage < 1:
             self._stage = 1

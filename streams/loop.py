@@ -19,7 +19,7 @@ from streams.live import CatalogueFeed, LiveReleases
 from streams.metrics import Metrics
 from streams.notices import Notices
 from streams.scoring import Scorer
-from streams.sender import Sender
+from streams.sender import Positions, Sender
 from streams.shadow import Shadows
 from streams.work import Outgoing, Work
 
@@ -98,13 +98,13 @@ class Loop:
         if work.trace is not None:
             work.trace.stage("infer", lasted)
 
-    async def say(self, work: Work) -> None:
-        """Scores what recovery prepared; returns when all of it is acknowledged."""
+    async def say(self, work: Work, resume: Mapping[TP, int]) -> None:
+        """Scores what recovery prepared, up to `resume`; returns when all of it is acknowledged."""
         if self._traces is not None:
             work.trace = self._traces.begin(work, 0)
         await self.infer(work)
         scored = work.trace.scored if work.trace is not None else lambda: None
-        await self._send(work, *self._scorer.outputs.waves(work), scored)
+        await self._send(work, *self._scorer.outputs.waves(work), scored, lambda: resume)
         self._shadows.after(work)
 
     def _prepared(self, batch: MicroBatch) -> Work | None:
@@ -145,7 +145,7 @@ class Loop:
             first, second = self._scorer.outputs.waves(work)
             encoded = time.perf_counter()
             self._metrics.encode.observe(encoded - started)
-            await self._send(work, first, second, lambda: self._scored(work, encoded))
+            await self._send(work, first, second, lambda: self._scored(work, encoded), lambda: self._reached(batch))
             batch.done()
             self._metrics.ack.observe(time.perf_counter() - encoded)
             self._shadows.after(work)
@@ -153,16 +153,25 @@ class Loop:
         finally:
             self._free.release()
 
+    def _reached(self, batch: MicroBatch) -> dict[TP, int]:
+        """Never less than `resume`: what recovery has said is read."""
+        return {tp: max(offset, self._resume.get(tp, 0)) for tp, offset in batch.reached().items()}
+
     async def _send(
-        self, work: Work, first: list[Outgoing], second: list[Outgoing], scored: Callable[[], None] = lambda: None
+        self,
+        work: Work,
+        first: list[Outgoing],
+        second: list[Outgoing],
+        scored: Callable[[], None],
+        positions: Positions,
     ) -> None:
         """Alerts are explained while the scores are on their way: no score waits for that."""
         if not any(map(raised, work.jobs)):
-            await self._sender.send(first, second, scored)
+            await self._sender.send(first, second, scored, None, positions)
         else:
             alerts = asyncio.ensure_future(self._alerts(work))
             try:
-                await self._sender.send(first, second, scored, alerts)
+                await self._sender.send(first, second, scored, alerts, positions)
             finally:
                 alerts.cancel()
         if work.trace is not None:

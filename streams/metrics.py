@@ -126,6 +126,9 @@ class Metrics:
         )
         self.batch_events = self._histogram("batch_events", "Events in a micro-batch.", SIZE_BUCKETS)
         self.flush_seconds = self._histogram("flush_seconds", "One flush of state, whole.", FLUSH_BUCKETS)
+        self.transaction_seconds = self._histogram(
+            "transaction_seconds", "One transaction of scores, begin to commit.", FLUSH_BUCKETS
+        )
 
     def _counters(self) -> None:
         self.events = self._counter("events", "Events read.", "topic")
@@ -138,6 +141,7 @@ class Metrics:
         self.duplicates = self._counter("duplicates", "Events that were absorbed before.")
         self.out_of_order = self._counter("out_of_order", "Events older than their user's newest.")
         self.dedupe_evictions = self._counter("dedupe_evictions", "Event ids forgotten before their 24 h.")
+        self.transactions = self._counter("transactions", "Transactions of scores: committed, aborted.", "result")
         self.flushed_rows = self._counter("flushed_rows", "User rows written to the changelog.")
 
     def _gauges(self) -> None:

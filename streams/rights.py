@@ -40,6 +40,8 @@ def worker(settings: Settings) -> Iterator[Right]:
     yield from _on(topics.inputs, "DESCRIBE_CONFIGS")
     yield from _joins(settings.app_id, f"{settings.app_id}-reader")
     yield from _transacts(f"{settings.app_id}-state-")
+    if settings.delivery == "exactly_once":
+        yield from _transacts(f"{settings.app_id}-scores-")
 
 
 def learner(settings: Settings) -> Iterator[Right]:

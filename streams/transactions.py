@@ -1,10 +1,11 @@
 """A Kafka producer that sends each group of records whole or not at all, and fences its id's last user.
-The state changelog, the replay of dead letters and mapped topics stand on it; scores, which must be fast, do not.
+The state changelog, the replay of dead letters, mapped topics and `exactly_once` stand on it; scores otherwise do not.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -22,6 +23,10 @@ FENCING = frozenset(
         KafkaError.INVALID_PRODUCER_EPOCH,
         KafkaError.INVALID_PRODUCER_ID_MAPPING,
         KafkaError.UNKNOWN_PRODUCER_ID,
+        # Of offsets that a transaction carries: who read is no member any more.
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_INSTANCE_ID,
     }
 )
 POLL_EVERY = 1_000  # records between looks at delivery reports
@@ -111,16 +116,22 @@ class TransactionalProducer:
             raise ProduceFailed("a committed record without an offset", where=self._where)
         return self._offset
 
-    def carry(self, records: Iterable[Sent], read: Sequence[TopicPartition], group: Any) -> None:
+    def carry(
+        self,
+        records: Iterable[Sent],
+        read: Sequence[TopicPartition],
+        group: Any,
+        reports: Mapping[int, Report] = MappingProxyType({}),
+    ) -> None:
         """Records, and how far `group` (a consumer's metadata) has read what they are made of, in one transaction.
 
-        Raises what `send` raises.
+        `reports` are called for the records of these numbers, before this returns. Raises what `send` raises.
         """
         deadline = time.monotonic() + self._timeout
         try:
             self._producer.begin_transaction()
             for number, record in enumerate(records):
-                self._produce(record, deadline, None)
+                self._produce(record, deadline, reports.get(number))
                 if number % POLL_EVERY == 0:
                     self._producer.poll(0)
             self._producer.send_offsets_to_transaction(list(read), group, self._timeout)

@@ -19,6 +19,7 @@ from schemas.errors import ProduceFailed
 from streams.batches import Ledger, RecordBatch
 from streams.consumer_thread import ConsumerThread, Host
 from streams.fetching import Fetcher
+from streams.group import Member
 
 SCHEME = "kafkabatch"
 #: Records that wait at most between the fetcher and the intakes.
@@ -152,8 +153,21 @@ class Consumer(aiokafka.Consumer):
         async with self._committing:
             return bool(await self.force_commit(topics, start_new_transaction))
 
+    def carried(self, offsets: Mapping[TP, int]) -> None:
+        """A transaction has committed these, with what they caused: see streams.transacted."""
+        self._committed.update(offsets)
+        self._committed_offset.update(offsets)
+        self.app.monitor.on_tp_commit(dict(offsets))
+
+    def member(self) -> Member:
+        """Who we are in the group now, as far as we know."""
+        return cast(ConsumerThread, self._thread).member()
+
     def _uncommitted(self) -> Iterable[TP]:
+        """Not of inputs that transactions carry: a commit beside them could overtake one, and go back."""
         for tp in self.ledger.partitions():
+            if tp.topic in self.host.transacted:
+                continue
             offset = self.ledger.position(tp)
             if offset is not None and self._should_commit(tp, offset):
                 yield tp
@@ -172,9 +186,7 @@ class Consumer(aiokafka.Consumer):
         offsets = {tp: offset for tp, offset in offsets.items() if tp in assigned}
         if not offsets or not await self._commit(offsets):
             return False
-        self._committed.update(offsets)
-        self._committed_offset.update(offsets)
-        self.app.monitor.on_tp_commit(offsets)
+        self.carried(offsets)
         return True
 
     # -- rebalance and stop

@@ -35,6 +35,7 @@ from streams.restore import Recovery, until_it_works
 from streams.scoring import Scorer
 from streams.sender import Sender
 from streams.store import UserStore
+from streams.transacted import make_sender
 from streams.web import Server, application
 
 log = logging.getLogger(__name__)
@@ -146,17 +147,14 @@ class Worker:
         )  # fmt: skip
         await until_it_works("the schema registry", self.entity_worker.ready, self.registry)
         encoders = await until_it_works("the schema registry", self.asking.encoders, self.registry)
-        self._sending = sender = Sender(settings, self.app.lease, dict(self.names.scores), [self.names.alerts])
-        self.sender = sender
-        self.flusher = Flusher(
-            self.intake, scorer.state, self.changelog, self.store, self.metrics, self.names.inputs
-        )  # fmt: skip
+        self.sender = self._sending = sender = await until_it_works(
+            "the broker", make_sender, settings, self.app, self.names, self.metrics
+        )
+        self.flusher = Flusher(self.intake, scorer.state, self.changelog, self.store, self.metrics, self.names.inputs)
         assert self.assembly.feed is not None
         assert self.assembly.live is not None
         assert self.assembly.shadows is not None
-        asker = self.asking.begin(
-            scorer, self.assembly.engines, sender.fast, encoders, self.assembly.shadows.after
-        )  # fmt: skip
+        asker = self.asking.begin(scorer, self.assembly.engines, sender.fast, encoders, self.assembly.shadows.after)
         self.loop = Loop(
             self.intake, scorer, self.sender, self.assembly.engines, self.metrics,
             self.assembly.feed, self.assembly.live, self.assembly.shadows,
@@ -169,6 +167,7 @@ class Worker:
         for part in (
             self.loop.run(),
             self.loop.unpark(),
+            sender.run(),
             asker.run(),
             self._flush(),
             self._report(),
@@ -254,12 +253,13 @@ class Worker:
     async def _recover(self, partition: int) -> None:
         now_ms = time.time_ns() // 1_000_000
         restored = await until_it_works(f"partition {partition}", self.recovery.run, partition, now_ms)
-        for topic, offset in zip(self.names.inputs, restored.resume, strict=True):
-            self.flusher.resume[TP(topic, partition)] = self.loop.position[TP(topic, partition)] = offset
+        resume = {TP(topic, partition): at for topic, at in zip(self.names.inputs, restored.resume, strict=True)}
+        self.flusher.resume.update(resume)
+        self.loop.position.update(resume)
         for task, offset in restored.scores.items():
             self.sender.ends[task][partition] = offset
         if restored.window is not None:
-            await self.loop.say(restored.window)
+            await self.loop.say(restored.window, resume)
         self.flusher.owned.add(partition)
 
     def _stagger(self) -> float:
