@@ -87,6 +87,7 @@ def test_a_dead_letter_holds_the_message_and_the_reason() -> None:
         "key": b"ann", "value": b"\x01garbage", "headers": [{"name": "trace", "value": b"\xff"}],
         "code": "undecodable", "message": "the first byte is 1; at byte 0", "expected": "0",
         "what_to_do": "send it again", "failed_at": NOON_MS + 5, "replays": 0,
+        "sealed": False, "said": None,
     }  # fmt: skip
     assert notice(letter) == (
         "dead letter, undecodable",
