@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu
 .PHONY: help env demo test test-browser test-crash chaos check format lock audit clean
-.PHONY: bench-label-to-live bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
+.PHONY: bench-label-to-live bench-join bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,15 @@ soak-swaps: $(READY) ## A thousand swaps in a row: does anything grow? (20 minut
 
 bench-label-to-live: $(READY) ## From 27,000 orders' labels to the first score of who learned from them
 	@$(PYTHON) -m bench.label_to_live $(ARGS)
+
+bench-join: $(READY) ## The label join: CPU time a label, and memory, with a million entries that wait
+	@$(PYTHON) -m bench.join $(ARGS)
+
+bench-gate-cases: $(READY) ## The gate on twenty broken and twenty honest candidates whose scores are drawn
+	@$(PYTHON) -m bench.gate_cases $(ARGS)
+
+bench-gate: $(READY) ## The gate on real candidates: six kinds of poisoned labels, four honest increments
+	@$(PYTHON) -m bench.gate_real $(ARGS)
 
 bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep what was there? (25 minutes)
 	@$(PYTHON) -m bench.learning $(ARGS)
