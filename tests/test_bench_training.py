@@ -12,7 +12,7 @@ from bench.quality_few import LEAST, Later, few
 from bench.quality_few import compared as between
 from finetune.problems import PROBLEMS
 from streams.tasks import make_task
-from tests.small_shop import small_shop
+from tests.small_shop import FEW, small_shop
 
 # Three orders of six items; the last two items are new.
 ORDERS = SimpleNamespace(
@@ -75,6 +75,20 @@ def test_what_is_judged_lies_after_the_border_and_is_the_same_for_both(shop):
     assert (problem.examples.time[asked.which] >= border).all()
     assert asked.shown is not None
     assert len(asked.label) == asked.shown.sum()
+
+
+@pytest.mark.parametrize("task", ["fraud", "ctr"])
+def test_few_labels_make_chances_of_all_that_is_judged(shop, monkeypatch, task):
+    recording, catalog = shop
+    monkeypatch.setattr("bench.quality_few.PLANS", FEW)
+    problem = PROBLEMS[task](make_task(task), recording, catalog)
+    border = int(np.quantile(problem.examples.time, 0.7))
+    asked = Later.of(problem, border)
+    part, _ = few(recording.before(border), task, catalog, 0.5)
+    chance = asked.chances(part, None)
+    assert chance.shape == asked.label.shape
+    assert ((chance > 0) & (chance < 1)).all()
+    assert len(np.unique(chance)) > 10
 
 
 def test_equal_chances_differ_by_nothing():
