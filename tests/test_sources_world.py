@@ -218,15 +218,13 @@ class Ad(NamedTuple):
 
 
 def clicked_ads(made: World) -> list[Ad]:
-    return [
-        Ad(truth.event_id, *each, truth.event_time)
-        for truth in made.truths()
-        if truth.task == "ctr"
-        for *each, clicked in zip(
-            truth.candidates, truth.conversions, truth.converted, truth.outcomes, strict=True
-        )
-        if clicked
-    ]  # fmt: skip
+    found = []
+    for truth in made.truths():
+        told = zip(truth.candidates, truth.conversions, truth.converted, truth.outcomes, strict=True)
+        for ad, chance, bought, clicked in told if truth.task == "ctr" else ():
+            if clicked:
+                found.append(Ad(truth.event_id, ad, chance, bought, truth.event_time))
+    return found
 
 
 def test_without_a_rate_of_conversions_the_truth_says_nothing_of_them(small: World, told: list[Timed]) -> None:

@@ -188,7 +188,7 @@ class Telling:
 
     def _checkout(self, time: int, visit: int) -> Timed:
         order, session = int(self._plan.visits.anchor[visit]), self._session(visit)[0]
-        decided = self._buying and partial(self._buying.is_decided, self._users[visit], time=time)
+        decided = partial(self._buying.is_decided, self._users[visit], time=time) if self._buying is not None else None
         sale = self._cashier.sell(order, time, session, new_kind=self._begun("fraud", time), is_decided=decided)
         return self._sold(sale, time)
 
