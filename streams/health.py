@@ -48,6 +48,7 @@ class Status:
     stopping: bool = False
     tracks: tuple[Track, ...] = ()
     releases: Mapping[str, str] = field(default_factory=dict)  # task -> what scores now
+    refused: Mapping[str, str] = field(default_factory=dict)  # policy -> why it cannot be used
 
 
 class Provider(Protocol):

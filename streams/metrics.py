@@ -161,12 +161,16 @@ class Metrics:
         )
         self.policy_failures = self._counter("policy_rule_failures", "Orders that a rule could not judge.", "rule")
         self._policy = self._gauge("policy_info", "1 for the policies that stand now.", "standing", "version")
+        self._refused = self._gauge("policy_refused", "1 for one that cannot be used: another decides.", "policy")
 
-    def set_policies(self, standing: Mapping[str, str]) -> None:
-        """`standing`: live and shadow -> version. Replaces all."""
+    def set_policies(self, standing: Mapping[str, str], refused: Iterable[str] = ()) -> None:
+        """`standing`: live and shadow -> version. `refused`: keys of those that cannot be used. Replaces all."""
         self._policy.clear()
         for name, version in standing.items():
             self._policy.labels(name, version).set(1)
+        self._refused.clear()
+        for name in refused:
+            self._refused.labels(name).set(1)
 
     def _swaps(self) -> None:
         self.swaps = self._counter("swaps", "Releases taken over, or not.", "task", "result")

@@ -12,14 +12,16 @@ from schemas.wire import Decoder, Encoder
 from streams.config import Settings
 from streams.events import Record
 from streams.offsets import newest_by_key
-from streams.policies import TASK
+from streams.policies import KEPT, TASK
 from streams.policy.decide import Policy
 from streams.policy.document import digest
 from streams.policy.lists import Lists
 from streams.transactions import Sent, TransactionalProducer
 
 PARTITION = 0
-LIVE, SHADOW, KEPT = "live", "shadow", "kept"
+LIVE, SHADOW = "live", "shadow"
+TRIED = "tried"
+"""Of a version's own record, in place of KEPT: it was only a shadow, and never decided."""
 STANDINGS = (LIVE, SHADOW)
 TIMEOUT_S = 30.0
 
@@ -83,7 +85,13 @@ def apply(
     producer = TransactionalProducer(settings, f"{settings.app_id}-policies", topic, TIMEOUT_S)
     producer.partitions(topic)
     kept = []
-    if text:
-        kept = [Sent(topic, PARTITION, f"{TASK}/{version}".encode(), encode(record | {"standing": KEPT}))]
+    if text and not (shadow and _was_live(settings, registry, version)):
+        own = record | {"standing": TRIED if shadow else KEPT}
+        kept = [Sent(topic, PARTITION, f"{TASK}/{version}".encode(), encode(own))]
     producer.send(kept, Sent(topic, PARTITION, f"{TASK}/{standing}".encode(), encode(record)))
     return Applied.of(record)
+
+
+def _was_live(settings: Settings, registry: Registry, version: str) -> bool:
+    known = read(settings, registry).get(version)
+    return known is not None and known.standing == KEPT

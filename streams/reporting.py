@@ -33,15 +33,16 @@ class Reporter:
         self.loop: Loop | None = None
 
     def status(self) -> Status:
-        live, ready = self._assembly.live, self._assembly.scorer is not None
+        live, scorer = self._assembly.live, self._assembly.scorer
         return Status(
             assigned=self.assigned,
             recovering=self.recovering,
-            cold=() if ready else tuple(live.cold if live else self._settings.tasks),
+            cold=() if scorer is not None else tuple(live.cold if live else self._settings.tasks),
             unreachable=self._assembly.waiting,
             stopping=bool(self._app.should_stop),
             tracks=tuple(self._tracks()),
             releases={task: slot.live.release for task, slot in live.slots.items()} if live else {},
+            refused=dict(scorer.policies.refused) if scorer is not None else {},
         )
 
     def _tracks(self) -> Iterator[Track]:
@@ -113,7 +114,9 @@ class Reporter:
 
     def _report_policies(self, standing: Standing) -> None:
         policies = {"live": standing.live, "shadow": standing.shadow}
-        self._metrics.set_policies({name: policy.version for name, policy in policies.items() if policy is not None})
+        self._metrics.set_policies(
+            {name: policy.version for name, policy in policies.items() if policy is not None}, standing.refused
+        )
         if (live := standing.live) is not None:
             for rule, count in live.take_failures().items():
                 self._metrics.policy_failures.labels(rule).inc(count)

@@ -47,7 +47,8 @@ def application(
     async def readyz(_: web.Request) -> web.Response:
         status = provider.status()
         lacks = missing(status)
-        return _answer({"ready": not lacks, "missing": lacks, "releases": dict(status.releases)}, not lacks)
+        said = {"releases": dict(status.releases), "refused": dict(status.refused)}
+        return _answer({"ready": not lacks, "missing": lacks, **said}, not lacks)
 
     async def page(_: web.Request) -> web.Response:
         metrics.ready.set(not missing(provider.status()))

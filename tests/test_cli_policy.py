@@ -76,6 +76,7 @@ def test_what_is_applied_is_listed_shown_and_compared(headrace: Headrace, folder
     assert "no policy decides" in headrace("policy", "list").stdout
     applied = headrace("policy", "apply", "policy.toml", "--note", "first")
     assert applied.exit_code == 0, applied.stderr
+    assert "was never a shadow" in applied.stderr
     version = applied.stdout.split()[0]
     assert headrace("policy", "show").stdout == POLICY
     assert headrace("policy", "show", version[:10]).stdout == POLICY
@@ -84,6 +85,12 @@ def test_what_is_applied_is_listed_shown_and_compared(headrace: Headrace, folder
     assert '-when = "order.amount > 500.0"' in changed
     assert '+when = "order.amount > 400.0"' in changed
     assert headrace("policy", "apply", "policy.toml", "--shadow").stdout.endswith("is the shadow\n")
+    live = headrace("policy", "apply", "policy.toml").stderr
+    assert '+when = "order.amount > 400.0"' in live
+    assert "was never a shadow" not in live
+    headrace("policy", "apply", "policy.toml", "--shadow")
+    (folder / "policy.toml").write_text(POLICY)
+    headrace("policy", "apply", "policy.toml", "--note", "first")
     rows = json.loads(headrace("policy", "list", "--json").stdout)
     assert rows["live"]["version"] == version
     assert rows["live"]["note"] == "first"
@@ -119,6 +126,16 @@ def test_workers_follow_what_is_applied_and_keep_the_one_before_where_it_cannot_
             feed.stop()
 
 
+def spoil(settings: Settings, registry: ConfluentRegistry) -> None:
+    """Makes a document live that no worker can use, as another tool might."""
+    encode = Encoder(registry, settings.topics.policies, "policy")
+    bad = {"task": "fraud", "standing": "live", "version": "next@1", "digest": "", "document": "name = 1",
+           "applied_at": 5, "by": "", "note": ""}  # fmt: skip
+    producer = confluent_kafka.Producer(settings.librdkafka())
+    producer.produce(settings.topics.policies, encode(bad), b"fraud/live", 0)
+    assert producer.flush(30) == 0
+
+
 def test_a_policy_that_cannot_be_used_stops_nothing_and_the_one_before_goes_on_deciding(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,11 +145,8 @@ def test_a_policy_that_cannot_be_used_stops_nothing_and_the_one_before_goes_on_d
         try:
             feed.wait_current(30)
             before = feed.standing.live
-            encode = Encoder(registry, settings.topics.policies, "policy")
-            bad = {"task": "fraud", "standing": "live", "version": "next@1", "digest": "", "document": "name = 1",
-                   "applied_at": 0, "by": "", "note": ""}  # fmt: skip
+            spoil(settings, registry)
             producer = confluent_kafka.Producer(settings.librdkafka())
-            producer.produce(settings.topics.policies, encode(bad), b"fraud/live", 0)
             producer.produce(settings.topics.lists, b"no avro", b"block/card:1", 0)
             producer.produce(settings.topics.lists, None, b"nonsense", 0)
             assert producer.flush(30) == 0
@@ -147,6 +161,30 @@ def test_a_policy_that_cannot_be_used_stops_nothing_and_the_one_before_goes_on_d
             feed.stop()
 
 
+def test_the_last_policy_that_was_live_decides_after_a_restart_too(settings: Settings) -> None:
+    with closing(ConfluentRegistry(settings.registry())) as registry:
+        apply(settings, registry, POLICY.replace("500.0", "300.0"), by="ann", now_ms=1)
+        good = apply(settings, registry, POLICY, by="ann", now_ms=2)
+        apply(settings, registry, POLICY.replace("500.0", "1.0"), shadow=True, by="ann", now_ms=3)  # never decided
+        apply(settings, registry, POLICY, shadow=True, by="ann", now_ms=4)  # a shadow too, and still one that was live
+        spoil(settings, registry)
+        feed = PolicyFeed(settings, registry)
+        try:
+            feed.wait_current(30)
+            assert feed.standing.live is not None
+            assert feed.standing.live.version == good.version
+            assert list(feed.standing.refused) == ["fraud/live"]
+            assert feed.standing.refused["fraud/live"].startswith("next@1 cannot be used: ")
+            apply(settings, registry, "", by="ann")
+            feed.wait_current(30)
+            assert (feed.standing.live, feed.standing.refused) == (None, {})
+            spoil(settings, registry)
+            feed.wait_current(30)
+            assert feed.standing.live is None  # nothing decided before, and nothing does now
+        finally:
+            feed.stop()
+
+
 def test_lists_are_shown_with_reason_and_end(headrace: Headrace) -> None:
     put = ("lists", "add", "watch", "user:u 1:2", "--reason", "asked about refunds", "--until", "2030-01-31T00:00Z")
     assert headrace(*put).exit_code == 0
@@ -157,6 +195,10 @@ def test_lists_are_shown_with_reason_and_end(headrace: Headrace) -> None:
     assert len(json.loads(headrace("lists", "show", "--json").stdout)) == 1
     headrace("lists", "remove", "watch", "user:u 1:2")
     assert json.loads(headrace("lists", "show", "--json").stdout) == []
+    audited = headrace("audit", "tail", "--json").stdout
+    assert [entry["action"] for entry in json.loads(audited)] == ["list.add", "list.add", "list.remove"]
+    assert "u 1:2" not in audited  # it is kept for ever: neither who it is about nor what was said of them
+    assert "refunds" not in audited
 
 
 @pytest.mark.parametrize(

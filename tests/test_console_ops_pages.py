@@ -290,6 +290,16 @@ def test_the_policy_pages_show_documents_history_and_differences(here: House) ->
     assert operator.get("/policies/at/nothing").status_code == 404
 
 
+def test_a_live_policy_that_cannot_be_used_is_told_where_it_stands(here: House) -> None:
+    before = dict(here.shelf.policies.records()["fraud/live"])
+    assert "cannot be used" not in here.visitor("viewer").page("/policies").text
+    here.shelf.policies.know("fraud/live", {**before, "document": "name = 1"})
+    page = here.visitor("viewer").page("/policies").text
+    here.shelf.policies.know("fraud/live", before)
+    assert "This version cannot be used" in page
+    assert "The last good one goes on deciding." in page
+
+
 def test_lists_say_why_until_when_and_what_is_over(here: House) -> None:
     page = here.visitor("analyst").page("/lists")
     for words in ("Entries: 2", "until it is taken off", "over", "card-123456789"):

@@ -4,12 +4,16 @@ Workers know of a change with their next micro-batch."""
 
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import typer
 
 from streams.cli.audited import write_down
 from streams.cli.frame import JSON_OPTION, open_registry, print_json, print_table
 from streams.cli.tracing import instant, reachable
+
+if TYPE_CHECKING:
+    from streams.config import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Block, allow and watch lists, as policies and recommendations read them.")
 LIST = typer.Argument(metavar="LIST", help="block, allow or watch.")
@@ -60,8 +64,10 @@ def add(
     from streams.policy_lists import Entry, ListWriter, checked
 
     kind, _, token = what.partition(":")
+    checked(name, kind, token)
     with open_registry(settings) as registry:
-        by = write_down(settings, registry, "list.add", checked(name, kind, token), reason=reason, until=end)
+        detail = {"type": kind, "token": _mark(settings, token), "until": end}
+        by = write_down(settings, registry, "list.add", f"list {name}", **detail)
         entry = Entry(name, kind, token, reason, end, by, time.time_ns() // 1_000_000)
         ListWriter(settings, registry).put(entry)
     print(f"{what} is on the {name} list")
@@ -79,10 +85,18 @@ def remove(context: typer.Context, name: str = LIST, what: str = WHAT) -> None:
     from streams.policy_lists import ListWriter, checked
 
     kind, _, token = what.partition(":")
+    checked(name, kind, token)
     with open_registry(settings) as registry:
-        write_down(settings, registry, "list.remove", checked(name, kind, token))
+        write_down(settings, registry, "list.remove", f"list {name}", type=kind, token=_mark(settings, token))
         ListWriter(settings, registry).take_off(name, kind, token)
     print(f"{what} is not on the {name} list")
+
+
+def _mark(settings: "Settings", token: str) -> str:
+    from streams.access.places import access_folder
+    from streams.audit.pseudonyms import Pseudonyms
+
+    return Pseudonyms(access_folder(settings)).of_token(token)
 
 
 def _time(ms: int) -> str:

@@ -2,6 +2,7 @@
 A policy is a TOML file that is reviewed as any other; what is applied is on the topic `policies`, for all workers."""
 
 import difflib
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from streams.cli.tracing import instant, reachable
 if TYPE_CHECKING:
     from streams.config import Settings
     from streams.policy.trial import Trial
+    from streams.policy_topic import Applied
 
 app = typer.Typer(no_args_is_help=True, help="Who is approved, reviewed and blocked: rules, lists and money.")
 FILE = typer.Argument(metavar="FILE", help="A policy in TOML; docs/decisions.md shows one.")
@@ -128,7 +130,8 @@ def apply(
 ) -> None:
     """Check a policy and make it live: workers decide by it from their next micro-batch on.
 
-    With --shadow it decides nothing: `headrace_policy_shadow_total` counts what it would have decided.
+    With --shadow it decides nothing: `headrace_policy_shadow_total` counts what it would have decided. One that goes
+    live without having been a shadow is said to, and how it differs from the live one; it is not refused.
 
     Examples:
 
@@ -143,9 +146,26 @@ def apply(
     text = _text(file)
     version = Policy.parse(text, Lists(), file).version
     with open_registry(settings) as registry:
+        known = policy_topic.read(settings, registry)
+        if not shadow:
+            _untried(known, version, text)
         by = write_down(settings, registry, "policy.apply", f"fraud/{_standing(shadow)}", version=version, note=note)
         applied = policy_topic.apply(settings, registry, text, shadow=shadow, by=by, note=note)
     print(f"{applied.version} is {'the shadow' if shadow else 'live'}")
+
+
+def _untried(known: "Mapping[str, Applied]", version: str, text: str) -> None:
+    """Says on stderr what a careful person would want to know before this is live."""
+    live = known["live"].document if "live" in known else ""
+    lines = list(difflib.unified_diff(live.splitlines(), text.splitlines(), "live", version, lineterm=""))
+    if live and lines:
+        print("\n".join(lines), file=sys.stderr)
+    if version not in known:
+        print(
+            f"{version} was never a shadow: `--shadow` counts what it would decide, `headrace policy backtest` what it"
+            " would have",
+            file=sys.stderr,
+        )
 
 
 @app.command()

@@ -39,8 +39,11 @@ def known(request: web.Request) -> Policies:
 async def listed(request: web.Request) -> web.Response:
     found, here = known(request), ops(request)
     names = here.audit.pseudonyms.names(here.people())
+    problems = {
+        name: drafted(one.document).problems for name, one in (("live", found.live), ("shadow", found.shadow)) if one
+    }
     return render(
-        request, "ops/policies.html", page="policies", found=found, names=names,
+        request, "ops/policies.html", page="policies", found=found, names=names, unusable=problems,
         done=DONE.get(request.query.get("done", ""), ""), backtests=ops(request).backtests.all(),
         sizes={name: sum(each["list"] == name for each in here.shelf.lists.records().values())
                 for name in ("block", "allow", "watch")},
