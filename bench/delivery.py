@@ -88,7 +88,7 @@ def steady(bed: Settings, name: str, rate: int, seconds: int) -> dict[str, float
 
 
 def all_read(settings: Settings) -> bool:
-    """Whether the group stands at the ends of its inputs. (Score topics cannot tell: transactions leave marks there.)"""
+    """Whether the group stands at the ends of its inputs. Score topics cannot tell: transactions leave marks there."""
     places = [(topic, partition) for topic in settings.topics.inputs for partition in range(settings.partitions)]
     read = committed(settings, settings.app_id, places)
     return all(read.get(place, 0) >= end for place, (_, end) in bounds(settings, places).items())

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bench import features, latency, measure, open_loop, throughput, timed_worker
+from bench import delivery, features, latency, measure, open_loop, throughput, timed_worker
 from bench.peers import job
 from bench.recovery import a_row, keys
 from bench.report import report, show
@@ -124,3 +124,13 @@ def test_time_in_the_engine_is_written_as_it_goes(tmp_path, monkeypatch):
     engine = NullEngine(null_release("ctr"), precision="none", buckets=(8,), threads=1)
     engine.warm()
     assert timed_worker.read(tmp_path / "seconds") > 0
+
+
+def test_each_mode_of_delivery_is_told_over_the_default():
+    figures = {
+        f"{mode}_{what}": 2.0 for mode in delivery.MODES for what in ("us", "per_s", "p50_ms", "p99_ms", "cpu_cores")
+    }
+    made = delivery.ratios(figures | {"exactly_once_us": 3.0})
+    assert made["exactly_once_us_ratio"] == 1.5
+    assert made["exactly_once_200ms_p99_ms_ratio"] == 1.0
+    assert not any(name.startswith("at_least_once") for name in made)
