@@ -80,7 +80,7 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
         judge = _judge(plan, problem, champion, mix, window, kept, new, counts)
         made = releasing.make_release(
             problem, model, store, _trained(plan, problem, champion, fitted, mix), threads=plan.threads,
-            timed=parts.timed, judge=judge, int8=plan.int8,
+            timed=parts.timed, judge=judge, int8=plan.int8, champion=champion,
         )  # fmt: skip
     with parts.timed("champion"):
         figures = champion_figures(problem, champion, plan.threads)

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 SHOWN_RELEASES = 3
 ROWS = 256  # whose inputs are looked at together
 WAITS = "waits.json"
-NEARLY = 0.75  # of the examples that trigger: a process that waits takes some 400 MB
+#: Of the examples that trigger. Labels come in bursts, and a process takes 10 s to load its libraries; while it waits it
+#: holds some 400 MB, which its fine-tune would need anyway.
+NEARLY = 0.01
 
 
 class TaskLearning:
@@ -213,7 +215,7 @@ class TaskLearning:
         return kind_of(self._trigger, seen, self._drifted(), now_ms) or ""
 
     def nearly(self, seen: Seen) -> bool:
-        """Whether there will soon be enough for a fine-tune."""
+        """Whether a fine-tune may be due in seconds."""
         return not seen.paused and seen.examples >= NEARLY * self._trigger.examples
 
     def why_not(self, seen: Seen, now_ms: int) -> str:
