@@ -23,7 +23,6 @@ from bench.learning_loop import Course, Loop
 from bench.learning_story import Scenario, Story, tell
 from bench.report import show
 from engines.releases import ReleaseStore
-from finetune.first import PLANS
 from schemas.errors import HeadraceError
 from streams.features import Rows, pack, unpack
 from streams.labels.joined import Record
@@ -160,7 +159,7 @@ class Trial(Loop):
 def measure(size: float, folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Honest increments in a row; before the second, each poisoned one in its place, from the same champion."""
     story = tell(replace(WORLD, orders_a_day=WORLD.orders_a_day * size), 1)
-    say(f"a world of {len(story.examples):,} orders; the first training, {', '.join(PLANS)}")
+    say(f"a world of {len(story.examples):,} orders; the first training")
     store = ReleaseStore(str(folder / "store"))
     first = first_release(story, store, folder / "ground")
     (folder / "loop").mkdir()
