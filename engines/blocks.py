@@ -14,6 +14,12 @@ from torch import Tensor, nn
 MASKED = -1e9  # finite: a row with nothing to attend to stays finite, and two masks may add up
 
 
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the last dimension. Not torch's split: it is exported as a sequence, which TensorRT does not read."""
+    half = x.shape[-1] // 2
+    return x[..., :half], x[..., half:]
+
+
 class Block(nn.Module):
     """Attention of queries over the history, then a feed-forward layer; queries and history share one norm.
 
@@ -48,7 +54,7 @@ class Block(nn.Module):
     def attend(self, queries_BQD: Tensor, history_BLD: Tensor, mask_BHQL: Tensor) -> Tensor:
         width = queries_BQD.shape[-1]
         q_BHQE = self.split(self.query(queries_BQD))
-        key_BLD, value_BLD = self.key_value(history_BLD).split(width, dim=-1)
+        key_BLD, value_BLD = halves(self.key_value(history_BLD))
         k_BHLE, v_BHLE = self.split(key_BLD), self.split(value_BLD)
         scores_BHQL = q_BHQE @ k_BHLE.transpose(-1, -2) * (width // self.heads) ** -0.5
         weights_BHQL = self.drop(torch.softmax(scores_BHQL + mask_BHQL, dim=-1))

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from engines import tables
@@ -64,8 +66,8 @@ class Tower(nn.Module):
 def write_graph(model: nn.Module, shape: Signature, path: Path, said: Mapping[str, str] | None = None) -> None:
     """One ONNX file, weights inside. Its inputs and outputs are named and ordered as the signature says.
 
-    Nothing is folded: each weight is there by its name, for `refit`. Engines fold when they compile, with the same
-    speed afterwards. said: goes into its metadata.
+    Of what hangs on a weight nothing is folded: each is there by its name, for `refit`. Engines fold when they compile,
+    with the same speed afterwards. said: goes into its metadata.
     """
     example = example_of(shape)
     open_dims = {spec.name: {0: dimension(spec)} for spec in shape.inputs}
@@ -84,10 +86,16 @@ def write_graph(model: nn.Module, shape: Signature, path: Path, said: Mapping[st
                 output_names=[spec.name for spec in shape.outputs],
             )
             assert program is not None
+            fold_constants(program.model, should_fold=on_no_weight)
             program.model.metadata_props.update(said or {})
             program.save(path)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         raise EngineError(f"the model cannot be exported: {error}", where=path.name) from error
+
+
+def on_no_weight(node: ir.Node) -> bool | None:
+    """Whether it may be folded, for onnxscript: None leaves that to its own rules."""
+    return False if any(each is not None and each.is_initializer() for each in node.inputs) else None
 
 
 def example_of(shape: Signature) -> dict[str, Tensor]:

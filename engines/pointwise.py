@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engines.blocks import MASKED
+from engines.blocks import MASKED, halves
 
 
 class Pointwise(nn.Module):
@@ -33,8 +33,8 @@ class Pointwise(nn.Module):
         """Returns (B, Q, D)."""
         history_BLD = self.norm_input(history_BLD)
         asking_BQD = history_BLD if causal else self.norm_input(queries_BQD)
-        gate_BQD, query_BQD = F.silu(self.gate_query(asking_BQD)).chunk(2, dim=-1)
-        key_BLD, value_BLD = F.silu(self.key_value(history_BLD)).chunk(2, dim=-1)
+        gate_BQD, query_BQD = halves(F.silu(self.gate_query(asking_BQD)))
+        key_BLD, value_BLD = halves(F.silu(self.key_value(history_BLD)))
         scores_BHQL = self.split(query_BQD) @ self.split(key_BLD).transpose(-1, -2)
         weights_BHQL = self.weights(scores_BHQL, mask_B11L, causal=causal)
         taken_BQD = (weights_BHQL @ self.split(value_BLD)).transpose(1, 2).flatten(2)

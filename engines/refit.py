@@ -56,7 +56,7 @@ def _put(model: HeadraceModel, graph: onnx.ModelProto) -> str:
     weights = model.state_dict()
     for held in graph.graph.initializer:
         if held.name not in weights:
-            return f"{held.name} is no weight of the model"
+            continue  # folded, of constants alone
         array = weights[held.name].detach().numpy()
         before = onnx.helper.tensor_dtype_to_np_dtype(held.data_type)
         if tuple(held.dims) != array.shape or before != array.dtype:
