@@ -70,8 +70,8 @@ class Announcement:
     task: str
     version: str
     state: str
-    """`live`, `refused` by the gate, `retired` (its champion was not live any more), `rolled back`, or `worse` (than the
-    one before it, by labels that came when another had taken over)."""
+    """`live`, `refused` by the gate, `retired` (its champion was not live any more), `rolled back`, or `worse` (than
+    the one before it, by labels that came when another had taken over)."""
     manifest: str
     """JSON."""
     gate: str

@@ -56,7 +56,14 @@ def test_the_status_shows_what_the_learner_said_last(settings: Settings, headrac
         }  # fmt: skip
         speaker.say(Status("fraud", "waiting", detail, 1_700_000_000_000))
     said = headrace("learn status").stdout
-    for part in ("fraud", "waiting", "v1", "12,345 (67 positive)", "refused, begun for drift: pr_auc", "2023-11-14 22:13:20 UTC"):
+    for part in (
+        "fraud",
+        "waiting",
+        "v1",
+        "12,345 (67 positive)",
+        "refused, begun for drift: pr_auc",
+        "2023-11-14 22:13:20 UTC",
+    ):
         assert part in said
     (row,) = json.loads(headrace("learn status --json").stdout)
     assert row["detail"] == detail

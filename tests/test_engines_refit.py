@@ -20,11 +20,13 @@ from tests.engine_releases import SMALL, TASKS, release
 
 def other(task: str, **sizes: int) -> HeadraceModel:
     torch.manual_seed(17)
-    return HeadraceModel(HeadraceConfig(task=task, **(SMALL | sizes))).eval()
+    made = HeadraceModel(HeadraceConfig(task=task, **(SMALL | sizes)))
+    made.eval()
+    return made
 
 
 def published(folder: Path, store: Path, champion: Release | None, task: str) -> Release:
-    return ReleaseStore(store).publish(task, folder, export(other(task), folder, champion))
+    return ReleaseStore(str(store)).publish(task, folder, export(other(task), folder, champion))
 
 
 @pytest.mark.parametrize("task", TASKS)

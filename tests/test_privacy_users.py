@@ -43,7 +43,7 @@ def anns(number: int, **changed: Any) -> dict[str, Any]:
     return order(number, **who, **changed)
 
 
-def carry(settings: Settings, path: Path) -> None:
+def carry(settings: Settings, path: Path | str) -> None:
     with closing(ConfluentRegistry(settings.registry())) as known:
         plan = mapped_topic(settings, Mapper.of(settings, known, str(path)))
         Follower(settings, known, plan).run(start="beginning", until_end=True)

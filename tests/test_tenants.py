@@ -1,6 +1,7 @@
 """Several shops on one cluster: every name of one begins with it, no setting leads out, and rights end at it."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ def test_a_flood_of_one_shop_reaches_nothing_of_another(fresh_settings: FreshSet
             workers.append(Worker(found, found.topics.scores_ctr))
         for found in shops.values():
             observer = Observer(found)
-            until(lambda found=found, observer=observer: observer.caught_up(found.topics.clicks), 240)
+            until(partial(observer.caught_up, found.topics.clicks), 240)
             assert set(observer.outputs(found.topics.scores_ctr)) == observer.inputs(found.topics.clicks)
             observer.close()
     finally:

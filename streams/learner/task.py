@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 SHOWN_RELEASES = 3
 ROWS = 256  # whose inputs are looked at together
 WAITS = "waits.json"
-#: Of the examples that trigger. Labels come in bursts, and a process takes 10 s to load its libraries; while it waits it
-#: holds some 400 MB, which its fine-tune would need anyway.
+#: Of the examples that trigger. Labels come in bursts, and a process takes 10 s to load its libraries; while it waits
+#: it holds some 400 MB, which its fine-tune would need anyway.
 NEARLY = 0.01
 
 

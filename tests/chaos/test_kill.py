@@ -87,4 +87,5 @@ def test_a_frozen_worker_overwrites_nothing_whether_it_is_fenced_or_joins_again(
 
 def restored(worker) -> int:
     """How many partitions it has restored so far: what it gets after its session is over it must not remember."""
-    return worker.log.read_text(errors="replace").count(" restored")
+    text: str = worker.log.read_text(errors="replace")
+    return text.count(" restored")

@@ -16,11 +16,11 @@ from streams.console.ops.lists import moment
 from streams.console.ops.policy_view import Policies, counted, diff, policies
 from streams.console.ops.shelf import POLICIES
 from streams.console.page import render
-from streams.policies import TASK
+from streams.policies import KEPT, TASK
 from streams.policy.decide import Policy
 from streams.policy.facts import FACTS
 from streams.policy.lists import Lists
-from streams.policy_topic import LIVE, SHADOW, Applied
+from streams.policy_topic import LIVE, SHADOW, TRIED, Applied
 
 DAY_MS = 86_400_000
 NOTE_CHARS = 500
@@ -183,7 +183,7 @@ def _know(request: web.Request, made: Applied) -> None:
     book = ops(request).shelf.policies
     book.know(f"{TASK}/{made.standing}", record)
     if made.version:
-        book.know(f"{TASK}/{made.version}", record | {"standing": policy_topic.KEPT})
+        book.know(f"{TASK}/{made.version}", record | {"standing": KEPT if made.standing == LIVE else TRIED})
 
 
 @requires("policy")
