@@ -28,7 +28,7 @@ def score(ident: str = "o1", **fields: Any) -> dict[str, Any]:
         "event_id": ident, "order_id": f"order-{ident}", "probability": 0.25, "decision": "approve",
         "scored_at": 1, "cut": {"clicks": 0, "orders": 0, "impressions": -1}, "release": "fraud/1", "timings": None,
         "decided_by": "model", "rules": [], "reasons": [], "policy_version": "", "late": False, "fallback": None,
-        "expected_loss": None,
+        "expected_loss": None, "propensity": 1.0, "otherwise": None,
     } | fields  # fmt: skip
 
 
