@@ -193,6 +193,8 @@ def _amount(schema: dict[str, Any], value: Any, path: str) -> bytes:
     try:
         if isinstance(value, float):
             amount = amount.quantize(Decimal(1).scaleb(-schema["scale"]))
+            if value < 0 and amount.is_zero():  # a sign must not be rounded away: below nothing is refused by name
+                raise _Mismatch(code="out_of_range")
         return unscaled_of(amount, schema["precision"], schema["scale"])
     except (InvalidOperation, ValueError):
         raise _Mismatch(code="out_of_range") from None

@@ -129,6 +129,13 @@ def why_not(name: str, row: Any) -> Problem | None:
     return None
 
 
+def test_an_amount_below_nothing_is_refused_however_small() -> None:
+    row = to_json("order", CONTRACTS["fraud"][1]()) | {"amount": -2.225073858507e-311}
+    problem = why_not("fraud", row)
+    assert problem is not None
+    assert problem.where == "amount"
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_schemas_take_what_is_published(name: str) -> None:
     contract, make = CONTRACTS[name]
@@ -142,7 +149,7 @@ def test_an_answer_is_the_score_without_its_cut() -> None:
         "engine": "x", "late": False, "fallback": None, "timings": {"queue_us": 0, "infer_us": 9},
         "cut": {"clicks": 3, "orders": -1, "impressions": 2}, "order_id": "1", "probability": 0.25,
         "decision": "approve", "reasons": [], "policy_version": "", "decided_by": "", "rules": [],
-        "expected_loss": None,
+        "expected_loss": None, "propensity": 1.0, "otherwise": None,
     }  # fmt: skip
     answer = answer_of(FRAUD, score)
     assert "cut" not in answer

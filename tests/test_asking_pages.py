@@ -38,6 +38,7 @@ SCORE: dict[str, Any] = {
     "engine": "x", "late": False, "fallback": None, "timings": {"queue_us": 0, "infer_us": 9},
     "cut": {"clicks": 3, "orders": -1, "impressions": 2}, "order_id": "1", "probability": 0.25,
     "decision": "approve", "reasons": [], "policy_version": "", "decided_by": "", "rules": [], "expected_loss": None,
+    "propensity": 1.0, "otherwise": None,
 }  # fmt: skip
 
 
