@@ -30,14 +30,15 @@ def _no_settings_from_outside() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """For tests that run commands: these set the root logger up for a process of their own."""
+    """Commands set the root logger up for a process of their own, and so may a library."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, disabled = root.handlers[:], root.level, logging.root.manager.disable
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.disable(disabled)
     logging.captureWarnings(False)
 
 

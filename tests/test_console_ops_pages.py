@@ -444,7 +444,8 @@ REPORT: dict[str, Any] = {
     "decisions": [{"approve": 12_400, "review": 340, "block": 100}, {"approve": 12_320, "review": 400, "block": 120}],
     "changed": {"approve->review": 90}, "alerts_per_day": [{"mean": 14.2, "most": 31}, {"mean": 16.8, "most": 35}],
     "outcomes": [{"caught": 140, "missed": 60, "false_positives": 300, "precision": 0.318, "recall": 0.7}] * 2,
-    "rules": {EVIL: {"fired": 120, "decided": 110, "frauds": 80, "good": 20}}, "rule_failures": {EVIL: 3},
+    "rules": {EVIL: {"fired": 120, "decided": 110, "frauds": 80, "good": 20, "alerts_per_day": 3.55, "saved": 410.5}},
+    "rule_failures": {EVIL: 3},
     "money": {"currency": "GBP", "orders": 9_000, "cost": [18_320.5, 15_210.25], "saved": 3_110.25},
     "budget": {"alerts_per_day": 15, "kept": False, "review_price": 1.25},
 }  # fmt: skip

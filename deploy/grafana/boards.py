@@ -98,6 +98,8 @@ SERVING = Board("headrace-serving", "Headrace: serving", {
         Panel("Events in a micro-batch", "none", quantiles("headrace_batch_events", "")),
         Panel("A flush of state", "s", quantiles("headrace_flush_seconds", "")),
         Panel("Rows flushed", "ops", rate("headrace_flushed_rows")),
+        Panel("Transactions of exactly_once", "ops", rate("headrace_transactions", "result")),
+        Panel("One of them, begin to commit", "s", quantiles("headrace_transaction_seconds", "")),
         Panel("Users in memory", "short", {"{{instance}}": "headrace_users_in_memory"}),
         Panel("CPU", "percentunit", {"{{job}} {{instance}}":
               'rate(process_cpu_seconds_total{job=~"headrace-.*"}[$__rate_interval])'}),
