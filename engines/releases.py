@@ -94,9 +94,11 @@ class ReleaseStore:
         if the folder holds anything but plain files.
         """
         now, entries = self.now(), files.entries(folder)
-        version = version or f"{now:%Y%m%dT%H%M%S}-{files.digest(entries)[:8]}"
-        path = self._path(task, version)
         created_at = now.isoformat(timespec="milliseconds")
+        # Equal files may be two releases of one second: what is said of them and the moment tell them apart.
+        content = f"{files.digest(entries)} {created_at} {description.model_dump_json()}"
+        version = version or f"{now:%Y%m%dT%H%M%S}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        path = self._path(task, version)
         manifest = Manifest(**dict(description), task=task, version=version, created_at=created_at, files=entries)
         if self.fs.exists(path):
             raise ReleaseError(

@@ -13,7 +13,7 @@ from engines.releases import ReleaseStore
 from schemas.confluent import ConfluentRegistry
 from streams.config import Settings
 from streams.learner.champion import Champions
-from streams.learner.control import command, statuses
+from streams.learner.control import Status, command, statuses
 from streams.learner.learning import Learning
 from streams.learner.metrics import LearnerMetrics
 from streams.learner.standing import Standing
@@ -52,6 +52,11 @@ def learning(settings: Settings) -> AbstractContextManager[Learning]:
     return running(Learning(settings, LearnerMetrics()))
 
 
+def fraud(settings: Settings) -> Status:
+    """What the learner says of the task; nothing yet, at first."""
+    return statuses(settings)[0].get("fraud") or Status("fraud", "", {}, 0)
+
+
 def test_new_examples_become_a_live_release_that_says_what_it_learned_and_the_next_learns_only_the_rest(
     settings: Settings, taught: Path
 ) -> None:
@@ -60,7 +65,7 @@ def test_new_examples_become_a_live_release_that_says_what_it_learned_and_the_ne
     with learning(settings):
         shop.wait_for(lambda: school.live() != school.champion, 120, lambda: str(statuses(settings)))
         first = school.live()
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["champion"] == first, 30)
+        shop.wait_for(lambda: fraud(settings).detail["champion"] == first, 30)
         school.teach(rare(3_000, seed=2, start=START + 9_100 * MINUTE))
         shop.wait_for(lambda: len(school.announced()) == 2, 120, lambda: str(statuses(settings)))
     said = school.announced()
@@ -87,13 +92,13 @@ def test_a_candidate_that_the_gate_refuses_is_kept_with_its_reasons_and_nothing_
     school.teach(records)
     with learning(settings):
         shop.wait_for(lambda: bool(school.announced()), 120, lambda: str(statuses(settings)))
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["last"].get("result") == "refused", 30)
+        shop.wait_for(lambda: fraud(settings).detail["last"].get("result") == "refused", 30)
     ((version, said),) = school.announced().items()
     assert said["state"] == "refused"
     assert json.loads(said["gate"])["verdict"] == "refuse"
     assert school.live() == school.champion
     assert version in school.store.list("fraud")
-    assert "an id that came before" in statuses(settings)[0]["fraud"].detail["last"]["why"]
+    assert "an id that came before" in fraud(settings).detail["last"]["why"]
 
 
 def child(school: School, of: str, seed: int) -> str:
@@ -131,22 +136,22 @@ def test_labels_that_come_when_another_has_taken_over_mark_the_release_that_serv
     school.point(worse, school.champion, epoch=2)
     with learning(settings):
         school.compare(worse, school.champion, FEW)
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail.get("watched") == FEW, 60)
+        shop.wait_for(lambda: fraud(settings).detail.get("watched") == FEW, 60)
         school.point(heir, worse, epoch=3)
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["champion"] == heir, 60)
+        shop.wait_for(lambda: fraud(settings).detail["champion"] == heir, 60)
     school.innocent(FEW)
     with learning(settings):
         shop.wait_for(lambda: worse in school.announced(), 60, lambda: str(statuses(settings)))
         said = school.announced()[worse]
         assert (said["state"], school.live()) == ("worse", heir)
         assert json.loads(said["gate"])["labels"] > 0
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["last"].get("result") == "worse", 60)
-        assert f"what is live, {heir}, was made from it" in statuses(settings)[0]["fraud"].detail["last"]["why"]
+        shop.wait_for(lambda: fraud(settings).detail["last"].get("result") == "worse", 60)
+        assert f"what is live, {heir}, was made from it" in fraud(settings).detail["last"]["why"]
         school.compare(heir, worse, 300, failure="not finite")
         shop.wait_for(lambda: school.live() != heir, 60, lambda: str(statuses(settings)))
     assert school.live() == school.champion, "and not the one before, which is known to be worse"
     with learning(settings):
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].detail["champion"] == school.champion, 60)
+        shop.wait_for(lambda: fraud(settings).detail["champion"] == school.champion, 60)
     assert {version: each["state"] for version, each in school.announced().items()} == {
         worse: "worse", heir: "rolled back",
     }  # fmt: skip
@@ -195,7 +200,7 @@ def test_a_pinned_release_stays_whatever_is_said_of_it(
     with learning(settings):
         school.compare(worse, school.champion, 300, failure="not finite")
         shop.wait_for(lambda: "is pinned: it stays" in caplog.text, 60)
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].state == "pinned", 60)
+        shop.wait_for(lambda: fraud(settings).state == "pinned", 60)
     assert school.live() == worse
     assert school.announced() == {}, "and no fine-tune begins from it"
 
@@ -223,7 +228,7 @@ def test_a_pause_outlasts_the_learner_and_a_wish_is_granted_once(settings: Setti
     with learning(settings):
         shop.wait_for(lambda: "fraud" in statuses(settings)[0], 60)
     with learning(settings):
-        shop.wait_for(lambda: statuses(settings)[0]["fraud"].state == "paused", 60)
+        shop.wait_for(lambda: fraud(settings).state == "paused", 60)
         assert school.live() == school.champion
         command(settings, "fraud", 2, paused=False)
         shop.wait_for(lambda: bool(school.announced()), 120, lambda: str(statuses(settings)))
