@@ -130,7 +130,7 @@ def test_the_brokers_clock_and_a_configuration_that_is_not_told_are_no_warning(
 
 
 def test_missing_topics_are_named_with_what_to_do(fresh_settings: FreshSettings) -> None:
-    with pytest.raises(SettingsError, match=r"does not exist; .* and 25 more; .*headrace topics create"):
+    with pytest.raises(SettingsError, match=r"does not exist; .* and 26 more; .*headrace topics create"):
         require_topics(fresh_settings(create=False))
 
 
