@@ -225,7 +225,7 @@ class Learning:
                 continue
             seen = task.seen(asked=self._asked(name), paused=self._control.command(name).paused)
             if (reason := task.reason(seen, self._now())) is None:
-                if task.nearly(seen):
+                if not seen.paused:  # labels come in bursts, and the libraries take 10 s of a busy core
                     self._starting.stand_by()
                 continue
             self._starting.begin(task, self._benches[name], reason, task.kind(seen, self._now()), self._now())

@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 SHOWN_RELEASES = 3
 ROWS = 256  # whose inputs are looked at together
 WAITS = "waits.json"
-#: Of the examples that trigger. Labels come in bursts, and a process takes 10 s to load its libraries; while it waits
-#: it holds some 400 MB, which its fine-tune would need anyway.
-NEARLY = 0.01
 
 
 class TaskLearning:
@@ -213,10 +210,6 @@ class TaskLearning:
     def kind(self, seen: Seen, now_ms: int) -> str:
         """One word for the reason of a fine-tune that begins now: of `finetune.trigger.KINDS`."""
         return kind_of(self._trigger, seen, self._drifted(), now_ms) or ""
-
-    def nearly(self, seen: Seen) -> bool:
-        """Whether a fine-tune may be due in seconds."""
-        return not seen.paused and seen.examples >= NEARLY * self._trigger.examples
 
     def why_not(self, seen: Seen, now_ms: int) -> str:
         return why_not(self._trigger, seen, self._drifted(), now_ms) or self._unjudged()
