@@ -71,18 +71,21 @@ def test_a_frozen_worker_overwrites_nothing_whether_it_is_fenced_or_joins_again(
         time.sleep(rng.uniform(1.0, SESSION_S / 2))
         before = restored(frozen)
         frozen.process.send_signal(signal.SIGCONT)
-        ends = lambda: frozen.process.poll() is not None  # noqa: E731
-        shop.wait_for(lambda: ends() or restored(frozen) > before, 60, lambda: frozen.log.read_text()[-3000:])
+        shop.wait_for(lambda: ended(frozen) or restored(frozen) > before, 60, lambda: frozen.log.read_text()[-3000:])
         stream.join()
         group.finish()
         report = judge("frozen", settings, sent, group)
         assert report.repeated_scores == 0
         assert successor.end() == 0
-        if ends():
+        if ended(frozen):
             assert frozen.process.returncode != 0
             assert "membership" in frozen.log.read_text() or "fenced" in frozen.log.read_text().lower()
         else:
             assert frozen.end() == 0
+
+
+def ended(worker) -> bool:
+    return worker.process.poll() is not None
 
 
 def restored(worker) -> int:
