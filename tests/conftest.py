@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from streams.config import Settings
 from streams.config_sections import Topics
 from streams.local import LocalBroker, LocalRegistry
 from streams.topics import create_topics
+from tests.observer import Observer, until
 
 FreshSettings = Callable[..., Settings]
 
@@ -40,6 +42,16 @@ def logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     logging.disable(disabled)
     logging.captureWarnings(False)
+
+
+@pytest.fixture
+def observer(settings: Settings) -> Iterator[Observer]:
+    """Of the topics of the test's own `settings`, once they are there."""
+    observer = Observer(settings)
+    for topic in (*settings.topics.inputs, settings.topics.scores_ctr):
+        until(partial(observer.has, topic))
+    yield observer
+    observer.close()
 
 
 @pytest.fixture(scope="module")

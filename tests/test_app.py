@@ -4,9 +4,8 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from streams.config import Settings
 from streams.consumer_thread import ConsumerThread
 from streams.intake import Intake, MicroBatch
 from tests.conftest import FreshSettings
-from tests.observer import Observer, new_topic, publish, until
+from tests.observer import Observer, new_topic, publish
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
@@ -29,15 +28,6 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 @pytest.fixture
 def settings(fresh_settings: FreshSettings) -> Settings:
     return fresh_settings(partitions=4, batch={"max_events": 32}, web={"port": 0})
-
-
-@pytest.fixture
-def observer(settings: Settings) -> Iterator[Observer]:
-    observer = Observer(settings)
-    for topic in (*settings.topics.inputs, settings.topics.scores_ctr):
-        until(partial(observer.has, topic))
-    yield observer
-    observer.close()
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -13,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from schemas.errors import SettingsError
 from streams.config import Settings
 from tests.conftest import FreshSettings
-from tests.observer import Observer, publish, until
+from tests.observer import publish, until
 from tests.test_transport import Worker
 
 #: Longer than a restart takes on a busy machine.
@@ -24,15 +23,6 @@ PATIENCE_S = 240
 @pytest.fixture
 def settings(fresh_settings: FreshSettings) -> Settings:
     return fresh_settings(session_timeout_s=SESSION_S, partitions=4, batch={"max_events": 32}, web={"port": 0})
-
-
-@pytest.fixture
-def observer(settings: Settings) -> Iterator[Observer]:
-    observer = Observer(settings)
-    for topic in (*settings.topics.inputs, settings.topics.scores_ctr):
-        until(partial(observer.has, topic))
-    yield observer
-    observer.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,15 +23,6 @@ SESSION_S = 3
 @pytest.fixture
 def settings(fresh_settings: FreshSettings) -> Settings:
     return fresh_settings(session_timeout_s=SESSION_S, partitions=4, batch={"max_events": 32}, web={"port": 0})
-
-
-@pytest.fixture
-def observer(settings: Settings) -> Iterator[Observer]:
-    observer = Observer(settings)
-    for topic in (*settings.topics.inputs, settings.topics.scores_ctr):
-        until(partial(observer.has, topic))
-    yield observer
-    observer.close()
 
 
 class Worker:
