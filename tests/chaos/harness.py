@@ -162,6 +162,17 @@ def crew(settings: Settings, folder: Path) -> Iterator[Crew]:
         made.close()
 
 
+def woken_too_late(rng: random.Random, group: Crew) -> tuple[shop.WorkerProcess, shop.WorkerProcess]:
+    """A worker that was stopped past its session, just woken, and the one that has its partitions by now."""
+    frozen = group.start("a")
+    time.sleep(rng.uniform(1.0, 3.0))
+    frozen.process.send_signal(signal.SIGSTOP)
+    successor = group.start("b")  # ready when the session of the frozen one is over
+    time.sleep(rng.uniform(1.0, SESSION_S / 2))
+    frozen.process.send_signal(signal.SIGCONT)
+    return frozen, successor
+
+
 def kill(worker: shop.WorkerProcess) -> None:
     worker.process.kill()
     worker.process.wait()

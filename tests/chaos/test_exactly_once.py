@@ -3,13 +3,12 @@ each `served` and each alert once, and none is missing.
 """
 
 import random
-import signal
 import time
 
 import pytest
 
 from tests import shop
-from tests.chaos.harness import SESSION_S, Stream, crew, crowd, judge, kill, seed
+from tests.chaos.harness import Stream, crew, crowd, judge, kill, seed, woken_too_late
 
 pytestmark = pytest.mark.slow
 
@@ -48,12 +47,7 @@ def test_a_frozen_worker_that_wakes_adds_nothing(exact_settings, tmp_path):
     rng = random.Random(seed())
     settings, sent = exact_settings(), crowd(rng, 3000)
     with crew(settings, tmp_path) as group, Stream(settings, sent, rate=110) as stream:
-        frozen = group.start("a")
-        time.sleep(rng.uniform(1.0, 3.0))
-        frozen.process.send_signal(signal.SIGSTOP)
-        group.start("b")  # gets the partitions when the session of the frozen one is over
-        time.sleep(rng.uniform(1.0, SESSION_S / 2))
-        frozen.process.send_signal(signal.SIGCONT)
+        woken_too_late(rng, group)
         stream.join()
         group.finish()
         judge_once("exactly once, frozen", settings, sent, group)

@@ -1,13 +1,13 @@
 """Processes that die or freeze: by SIGKILL at random moments, and by SIGSTOP past the session."""
 
 import random
-import signal
+import re
 import time
 
 import pytest
 
 from tests import checker, shop
-from tests.chaos.harness import SESSION_S, Stream, crew, crowd, judge, kill, seed, unserved
+from tests.chaos.harness import Stream, crew, crowd, judge, kill, seed, unserved, woken_too_late
 
 pytestmark = pytest.mark.slow
 
@@ -64,14 +64,9 @@ def test_a_frozen_worker_overwrites_nothing_whether_it_is_fenced_or_joins_again(
     rng = random.Random(seed())
     settings, sent = shop_settings(), crowd(rng, 3000)
     with crew(settings, tmp_path) as group, Stream(settings, sent, rate=110) as stream:
-        frozen = group.start("a")
-        time.sleep(rng.uniform(1.0, 3.0))
-        frozen.process.send_signal(signal.SIGSTOP)
-        successor = group.start("b")  # gets the partitions when the session of the frozen one is over
-        time.sleep(rng.uniform(1.0, SESSION_S / 2))
-        before = restored(frozen)
-        frozen.process.send_signal(signal.SIGCONT)
-        shop.wait_for(lambda: ended(frozen) or restored(frozen) > before, 60, lambda: frozen.log.read_text()[-3000:])
+        frozen, successor = woken_too_late(rng, group)
+        anew = settings.partitions  # it had restored all of them before
+        shop.wait_for(lambda: ended(frozen) or restored(frozen) > anew, 60, lambda: frozen.log.read_text()[-3000:])
         stream.join()
         group.finish()
         report = judge("frozen", settings, sent, group)
@@ -90,5 +85,4 @@ def ended(worker) -> bool:
 
 def restored(worker) -> int:
     """How many partitions it has restored so far: what it gets after its session is over it must not remember."""
-    text: str = worker.log.read_text(errors="replace")
-    return text.count(" restored")
+    return len(re.findall(r"partition \d+ restored", worker.log.read_text(errors="replace")))
