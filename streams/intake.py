@@ -84,6 +84,9 @@ class Intake:
     """Offered by the transport, taken by one loop, both in the same event loop.
 
     Every record is handed out once, in offset order for each partition; again only after `park` gave it back.
+    Micro-batches may be done in any order; they count as finished in the order in which they were handed out, so that
+    what is committed of all topics is what the state held at one moment. (An order committed before the click that
+    was scored without it is in the click's history when a successor says the click again.)
     `pause` and `resume` are called to bound what is queued of a partition, whatever the reason.
     """
 
@@ -103,7 +106,7 @@ class Intake:
         self._queues: dict[TP, Queue] = {}
         self._dropped: dict[int, RecordBatch] | None = None
         self._computing = self._turn = 0
-        self._open: set[int] = set()  # numbers of micro-batches handed out and not done
+        self._open: dict[int, MicroBatch | None] = {}  # handed out and not finished, by number: the batch once done
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
         self._closed = asyncio.Event()
@@ -157,7 +160,7 @@ class Intake:
             parts.setdefault(tp, Part(tp)).add(piece)
         self._turn += 1
         self._computing += 1
-        self._open.add(self._turn)
+        self._open[self._turn] = None
         for queue in queues:
             self._regulate(queue)
         return MicroBatch(list(parts.values()), self, self._turn)
@@ -201,7 +204,7 @@ class Intake:
 
     @property
     def unfinished(self) -> int:
-        """Micro-batches handed out and not done."""
+        """Micro-batches handed out and not finished."""
         return len(self._open)
 
     # -- inside
@@ -248,9 +251,11 @@ class Intake:
         self._changed.set()
 
     def _done(self, batch: MicroBatch) -> None:
-        for piece in (piece for part in batch.parts for piece in part.pieces):
-            piece.entry.finished(piece.start, piece.stop)
-        self._open.discard(batch.number)
+        self._open[batch.number] = batch
+        while self._open and (oldest := next(iter(self._open.values()))) is not None:
+            for piece in (piece for part in oldest.parts for piece in part.pieces):
+                piece.entry.finished(piece.start, piece.stop)
+            del self._open[oldest.number]
         self._closed.set()
 
     def _regulate(self, queue: Queue) -> None:

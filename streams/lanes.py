@@ -3,7 +3,7 @@ Pure bookkeeping, no waiting; records leave a queue in offset order and may come
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from faust.types import TP
 
@@ -22,15 +22,13 @@ class Entry:
     acknowledge: Callable[[], object]
     arrived: float
     arrived_ms: int
-    islands: dict[int, int] = field(default_factory=dict)
 
     def finished(self, start: int, stop: int) -> None:
-        """Pieces finish in any order; the batch's `done` grows over those that join its start."""
+        """Called for each piece of the batch, in offset order."""
         if start == stop:
             return
-        self.islands[start] = stop
-        while (reached := self.islands.pop(self.batch.done, None)) is not None:
-            self.batch.done = reached
+        assert start == self.batch.done, f"{self.batch} is finished from {start} on"
+        self.batch.done = stop
         if self.batch.complete:
             self.acknowledge()
 

@@ -100,10 +100,10 @@ def whole_night(seed: int, arguments: argparse.Namespace) -> tuple[dict[str, int
             if arguments.delivery == EXACTLY_ONCE:
                 report.expect(not report.repeated_scores, f"{report.repeated_scores} scores are said twice")
             wrong = bool(report.faults or striking.broken)
-            for fault in (*report.faults, *striking.broken):
-                story.say(f"WRONG: {fault}")
             if wrong:
                 story.say(shop.staff.logs())
+            for fault in (*report.faults, *striking.broken):  # last: of a long output the end is read
+                story.say(f"WRONG: {fault}")
             return counted(shop, striking, report), striking.struck
     finally:
         if wrong:
