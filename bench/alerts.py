@@ -12,10 +12,8 @@ from bench.latency import WARM_S, absorbed, latencies, quantiles, stretch
 from bench.measure import rss_mb
 from bench.report import show
 from bench.testbed import NEVER_MS, furnish, process, publish, say
-from schemas.confluent import ConfluentRegistry
 from streams.config import Settings
 from streams.demo.stage import wait_ready
-from streams.policy_topic import apply
 from streams.sources.load import history_load, uniform_load
 
 RATE, SECONDS, RUNS, USERS = 200, 30, 3, 2_000
@@ -39,8 +37,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=RATE)
     arguments = parser.parse_args()
     with testbed.testbed(deadlines_ms=dict.fromkeys(testbed.TASKS, NEVER_MS)) as settings:
-        furnish(settings)
-        apply(settings, ConfluentRegistry(settings.registry()), POLICY, by="bench")
+        furnish(settings, POLICY)
         published = publish(settings, history_load(USERS, 1))
         log = settings.data_dir / "worker.log"
         with process(["streams", "worker"], settings, log) as worker:

@@ -18,6 +18,7 @@ from schemas.wire import Encoder
 from streams.config import Settings, default_data_dir
 from streams.config_sections import Topics
 from streams.demo.stage import environment, pointer, servers
+from streams.policy_topic import apply
 from streams.ports import free_port
 from streams.sources.load import uniform_catalog
 from streams.sources.publisher import Message, Publisher
@@ -28,6 +29,21 @@ from streams.vectors import HashingEncoder, catalogue_vectors, vector_key
 
 NEVER_MS = 1_000_000_000
 """A deadline that nothing misses: what was published before the worker started is not late."""
+POLICY = """name = "bench"
+[[rules]]
+id = "three-percent"
+when = "user.id.endsWith('17') || user.id.endsWith('47') || user.id.endsWith('77')"
+then = "review"
+[[rules]]
+id = "half-a-percent"
+when = "['100', '300', '500', '700', '900'].exists(end, user.id.endsWith(end))"
+then = "block"
+[[rules]]
+id = "others"
+when = "true"
+then = "approve"
+"""
+"""As many alerts as a shop's people can answer: by thresholds, random weights flag half of the orders, or none."""
 INPUTS = {"clicks", "orders", "impressions", "labels"}
 CATALOGUE = {"items", "ads", "vectors", "releases"}
 TASKS = ("fraud", "recommendations", "ctr")
@@ -78,11 +94,12 @@ def make_releases(store: str, **sizes: int) -> dict[str, str]:
     return dict(line.split() for line in made.stdout.splitlines())
 
 
-def furnish(settings: Settings, **sizes: int) -> None:
-    """Topics, the plain load's catalogue with vectors, and live releases of models of these sizes."""
+def furnish(settings: Settings, policy: str = POLICY, **sizes: int) -> None:
+    """Topics, a policy, the plain load's catalogue with vectors, and live releases of models of these sizes."""
     create_topics(settings)
     items, ads = uniform_catalog()
     with closing(ConfluentRegistry(settings.registry())) as registry:
+        apply(settings, registry, policy, by="bench")
         publish_catalog((items, ads), Publisher(settings, registry))
         topics = settings.topics
         vector, release = (

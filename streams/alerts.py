@@ -2,7 +2,6 @@
 One per order by its id, whatever is delivered or decided again.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from streams.events import ENTITY_FIELDS, Record, order_entities
 from streams.features import pack
 from streams.lookups import Lookups
 from streams.output_columns import FEATURES_FORMAT
-from streams.tasks.attribution import VARIANTS, Attribution, attribute, variants
+from streams.tasks.attribution import Attribution, attribute, variants
 from streams.tasks.base import Result
 from streams.tasks.sentences import sentences
 from streams.work import Job
@@ -33,29 +32,21 @@ def raised(job: Job) -> list[int]:
     return [number for number, each in enumerate(job.results) if each is not None and each.decision in ALERTING]
 
 
-def explain(job: Job, loaded: Loaded, numbers: Sequence[int]) -> dict[int, Attribution]:
-    """By the number of each event. In a turn of the engine's. Raises EngineError.
+def explain(job: Job, loaded: Loaded, number: int) -> Attribution | None:
+    """Of the job's event `number`. In a turn of the engine's. Raises EngineError.
 
-    Nothing is said of what the fallback answered, nor by a release that does not know an ordinary order.
+    None of what the fallback answered, and of a release that does not know an ordinary order.
     """
     baseline = loaded.settings.get(BASELINE)
-    if not baseline or f"{job.task.name}/{loaded.release}" != job.release:
-        return {}
-    table, slope = Lookups(loaded.table), float(loaded.calibration.get("a", 1.0))
-    asked = [number for number in numbers if not job.fallback[number]]
-    step, found = max(1, loaded.max_batch // VARIANTS), {}
-    for start in range(0, len(asked), step):
-        part = asked[start : start + step]
-        rows = np.concatenate([variants(job.rows[number : number + 1], baseline) for number in part])
-        logit = _logits(job, loaded, rows, table)
-        for number, values in zip(part, logit.reshape(len(part), VARIANTS), strict=True):
-            found[number] = attribute(values, slope)
-    return found
+    if not baseline or f"{job.task.name}/{loaded.release}" != job.release or job.fallback[number]:
+        return None
+    rows = variants(job.rows[number : number + 1], baseline)
+    return attribute(_logits(job, loaded, rows), float(loaded.calibration.get("a", 1.0)))
 
 
-def _logits(job: Job, loaded: Loaded, rows: NDArray[np.void], table: Lookups) -> NDArray[np.float32]:
+def _logits(job: Job, loaded: Loaded, rows: NDArray[np.void]) -> NDArray[np.float32]:
     """(N,), in calls of at most `max_batch` rows."""
-    parts = []
+    table, parts = Lookups(loaded.table), []
     for start in range(0, len(rows), loaded.max_batch):
         part = rows[start : start + loaded.max_batch]
         parts.append(loaded.infer(job.task.inputs(part, table)).outputs["logit"])

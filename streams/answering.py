@@ -4,7 +4,7 @@ It crosses no network. One call at a time, in a turn of the engines'.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -85,16 +85,25 @@ class Answering:
             self._fallback(job, serving, [number for number in todo if fallback[number]])
             job.infer_us = round((time.perf_counter() - started) * 1e6)
 
-    def explain(self, work: Work) -> None:
-        """Why each alert of the micro-batch is raised, by the engine that raised it; where it cannot say, none."""
+    def explanations(self, work: Work) -> Iterator[Callable[[], None]]:
+        """A call for each alert of the micro-batch, that finds out why it is raised; where the engine cannot say, none.
+
+        Each is to have a turn of its own: in a burst of fraud, whoever is to be scored waits for one of them at most.
+        """
         for job in work.jobs:
-            if numbers := raised(job):
-                ready = self.slots[job.task.name].ready
-                loaded = next((each for each in ready if f"{job.task.name}/{each.release}" == job.release), None)
-                try:
-                    job.explained = explain(job, loaded, numbers) if loaded else {}
-                except EngineError as error:
-                    self._outputs.notices.say(f"alerts of {job.release} are not explained", str(error))
+            for number in raised(job):
+                yield partial(self._explain, job, number)
+
+    def _explain(self, job: Job, number: int) -> None:
+        ready = self.slots[job.task.name].ready
+        loaded = next((each for each in ready if f"{job.task.name}/{each.release}" == job.release), None)
+        try:
+            found = explain(job, loaded, number) if loaded else None
+        except EngineError as error:
+            self._outputs.notices.say(f"alerts of {job.release} are not explained", str(error))
+        else:
+            if found is not None:
+                job.explained[number] = found
 
     def compare(self, work: Work) -> None:
         """Counts what the shadow policy decides, beside what was decided."""

@@ -179,7 +179,8 @@ class Loop:
 
     async def _alerts(self, work: Work) -> list[Outgoing]:
         started = time.perf_counter()
-        await self._engines.run(self._scorer.explain, work, here=False)
+        for explanation in self._scorer.explanations(work):
+            await self._engines.run(explanation, here=False)
         self._metrics.explain.observe(lasted := time.perf_counter() - started)
         if work.trace is not None:
             work.trace.stage("explain", lasted)

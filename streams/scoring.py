@@ -3,7 +3,7 @@ It crosses no network; whoever calls it sends what it returns, in its two waves,
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from types import MappingProxyType
 
@@ -230,8 +230,9 @@ class Scorer:
         """Results of all jobs; see streams.answering."""
         self._answering.infer(work)
 
-    def explain(self, work: Work) -> None:
-        self._answering.explain(work)
+    def explanations(self, work: Work) -> Iterator[Callable[[], None]]:
+        """See streams.answering."""
+        return self._answering.explanations(work)
 
     def compare(self, work: Work) -> None:
         self._answering.compare(work)
