@@ -55,9 +55,11 @@ def learner(context: typer.Context) -> None:
     """
     settings = load_settings(context, service=True)
     from streams.clients import require_broker
+    from streams.collecting import seldom
     from streams.learner.service import Learner
 
     require_broker(settings)
+    seldom()
     Learner(settings).run()
 
 

@@ -48,6 +48,10 @@ SERVED = 10_000
 
 ROUND_S, LOOK_S, READ_S = 0.2, 1.0, 60.0
 EARLY_MS = 60_000
+SWAP_S = 60.0
+"""So long after a fine-tune no process loads the libraries for the next: the workers build, warm and shadow its release
+at the lowest priority there is.
+"""
 """By how much a label may come before the comparison of its event."""
 
 
@@ -68,7 +72,7 @@ class Learning:
         self._unusable: dict[str, str] = {}
         self._awaited = {name: Awaited(bench.folder) for name, bench in self._benches.items()}
         self._served = deque[Record](maxlen=SERVED)
-        self._looked = 0.0
+        self._looked = self._settled_at = 0.0
         self.rounds = 0
 
     def served(self, record: Record) -> None:
@@ -225,7 +229,8 @@ class Learning:
                 continue
             seen = task.seen(asked=self._asked(name), paused=self._control.command(name).paused)
             if (reason := task.reason(seen, self._now())) is None:
-                if not seen.paused:  # labels come in bursts, and the libraries take 10 s of a busy core
+                # Labels come in bursts, and the libraries take 10 s of a busy core.
+                if not seen.paused and self._clock() >= self._settled_at:
                     self._starting.stand_by()
                 continue
             self._starting.begin(task, self._benches[name], reason, task.kind(seen, self._now()), self._now())
@@ -253,6 +258,7 @@ class Learning:
             except ReleaseError as error:  # damaged since it was made; what is live stays
                 outcome = replace(outcome, reason=str(error))
         bench.settle()
+        self._settled_at = self._clock() + SWAP_S
         self._teller.ended(task, cycle, outcome, state)
         if state == LIVE:
             self._awaited[task.name].wait_for(str(outcome.made), cycle.newest_at)
