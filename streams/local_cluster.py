@@ -45,8 +45,8 @@ class LocalCluster:
     ) -> None:
         nodes = range(1, 4)
         folders = {node: folder / f"kafka-{node}" for node in nodes}
-        controllers = {node: _kept_port(folders[node] / "controller.port") for node in nodes}
-        ports = {node: _kept_port(folders[node] / "port") for node in nodes}
+        controllers = {node: kept_port(folders[node] / "controller.port") for node in nodes}
+        ports = {node: kept_port(folders[node] / "port") for node in nodes}
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in controllers.items())
         self.brokers = [
             LocalBroker(
@@ -102,8 +102,8 @@ class LocalCluster:
         self.stop()
 
 
-def _kept_port(path: Path) -> int:
-    """KRaft writes its voters down, so ports are chosen once for a folder."""
+def kept_port(path: Path) -> int:
+    """Of a file, a free one the first time: KRaft writes its voters down, so a folder keeps its ports."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(free_port()), "utf-8")

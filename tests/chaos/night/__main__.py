@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from bench.report import show
 from streams.config import Settings
 from tests import checker
 from tests.chaos.night.faults import FAULTS
-from tests.chaos.night.judging import morning
-from tests.chaos.night.scene import WORKERS, Scene, scene
+from tests.chaos.night.judging import judged, morning
+from tests.chaos.night.published import Published
+from tests.chaos.night.scene import WORKERS, Scene, reopened, scene
 from tests.chaos.night.schedule import draw
 from tests.chaos.night.striking import Striking
 from tests.chaos.night.telling import Story
@@ -37,6 +39,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
     parser.add_argument("--nights", type=int, default=1, help="one after another, each by the next seed")
     parser.add_argument("--only", type=kinds_of, default=list(FAULTS), help="kinds of fault, with commas between")
+    parser.add_argument("--judge", type=Path, metavar="FOLDER", help="no night: judge again what one has left there")
     parser.add_argument("--delivery", default="", help="the workers' `delivery`; with exactly_once no score may repeat")
     return parser.parse_args()
 
@@ -73,6 +76,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # told to end, it ends whom it has started
     for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
         del os.environ[name]
+    if arguments.judge is not None:
+        return judged_again(arguments.judge)
     figures = Counter[str]()
     kinds = Counter[str]()
     for seed in range(arguments.seed, arguments.seed + arguments.nights):
@@ -82,6 +87,17 @@ def main() -> int:
     said = {"seed": arguments.seed, "nights": arguments.nights, "minutes": arguments.minutes, "rate": arguments.rate}
     by_kind = {kind: kinds[kind] for kind in FAULTS if kinds[kind]}
     made = show("chaos", {**said, "kinds": len(by_kind), "by_kind": by_kind, **figures}, TARGETS)
+    return 1 if made["missed"] else 0
+
+
+def judged_again(folder: Path) -> int:
+    """Of a folder that was kept, by the same promises; what its logs say of the night is not asked for again."""
+    published, story = Published.read(folder), Story()
+    with reopened(folder) as settings:
+        report = judged(settings, published)
+    for fault in report.faults:
+        story.say(f"WRONG: {fault}")
+    made = show("chaos", {"judged": str(folder), **told(report), "promises_broken": len(report.faults)}, TARGETS)
     return 1 if made["missed"] else 0
 
 
@@ -107,7 +123,8 @@ def whole_night(seed: int, arguments: argparse.Namespace) -> tuple[dict[str, int
             return counted(shop, striking, report), striking.struck
     finally:
         if wrong:
-            story.say(f"seed {seed} failed; the logs are in {folder}; the same night again: {again}")
+            story.say(f"seed {seed} failed; all of it is in {folder}; the same night again: {again}")
+            story.say(f'the same topics judged again: make chaos ARGS="--judge {folder}"')
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -126,13 +143,14 @@ def counted(shop: Scene, striking: Striking, report: checker.Report) -> dict[str
     return {
         "faults": striking.struck.total(), "left_out": striking.left_out,
         "starts": sum(member.starts for member in shop.staff.members.values()),
-        "events": report.events, "scores": report.scores, "repeated_scores": report.repeated_scores,
-        "repeated_served": report.repeated_served, "alerts": report.alerts, "users": report.users,
-        "features_replayed": report.features_replayed, "examples": report.examples,
-        "revised_examples": report.revised_examples, "poison": len(shop.load.poison),
-        "dead_letters": report.dead_letters,
+        **told(report), "poison": len(shop.load.poison),
         "promises_broken": len(report.faults), "promises_not_judged": len(striking.broken),
     }  # fmt: skip
+
+
+def told(report: checker.Report) -> dict[str, int]:
+    """What the checker has counted."""
+    return {name: value for name, value in asdict(report).items() if name != "faults"}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from schemas.errors import HeadraceError
+from streams.config import Settings
 from tests import checker, shop
+from tests.chaos.night.published import Published
 from tests.chaos.night.scene import Scene
 from tests.checker_join import expected_examples, judge_join, judge_letters, missing
 
@@ -22,29 +24,31 @@ def morning(scene: Scene, patience_s: float) -> checker.Report:
     scene.load.close_windows()
     if not stuck and not _comes(lambda: checker.finished(scene.settings), patience_s):
         stuck.append("not all is scored and saved after the windows were closed")
-    expected = expected_examples(scene.load.sent, CLOSING)
+    published = Published(scene.load.sent, scene.load.poison)
+    published.write(scene.folder)
     if not stuck:
-        _comes(lambda: not missing(examples(scene), expected), patience_s)
+        expected = expected_examples(published.sent, CLOSING)
+        _comes(lambda: not missing(examples(scene.settings), expected), patience_s)
     scene.say("what was said is judged")
-    report = judged(scene, expected)
+    report = judged(scene.settings, published)
     report.faults = [f"in {patience_s:.0f} s {fault}" for fault in stuck] + scene.load.refused + report.faults
     return report
 
 
-def judged(scene: Scene, expected: dict[Any, float]) -> checker.Report:
-    settings, load = scene.settings, scene.load
-    events = [pair for pair in load.sent if pair[0] != "labels"]
+def judged(settings: Settings, published: Published) -> checker.Report:
+    """All promises, of topics as they are now."""
+    events = [pair for pair in published.sent if pair[0] != "labels"]
     report = checker.check(settings, events)
     served = [
         record for task in settings.tasks for record in shop.read(settings, settings.topics.served(task), "served")
     ]
-    judge_join(report, examples(scene), served, expected)
-    judge_letters(report, checker.dead_letters(settings), load.poison)
+    judge_join(report, examples(settings), served, expected_examples(published.sent, CLOSING))
+    judge_letters(report, checker.dead_letters(settings), published.poison)
     return report
 
 
-def examples(scene: Scene) -> list[dict[str, Any]]:
-    return shop.read(scene.settings, scene.settings.topics.examples, "training_example")
+def examples(settings: Settings) -> list[dict[str, Any]]:
+    return shop.read(settings, settings.topics.examples, "training_example")
 
 
 def _comes(holds: Callable[[], bool], seconds: float) -> bool:

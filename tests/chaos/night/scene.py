@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.config import Settings
 from streams.local import LocalRegistry
-from streams.local_cluster import LocalCluster
+from streams.local_cluster import LocalCluster, kept_port
 from streams.ports import free_port
 from streams.topics import create_topics
 from tests import shop
@@ -28,6 +28,7 @@ SESSION_S = 12.0
 PATIENT = dict.fromkeys(("fraud", "recommendations", "ctr"), 3_600_000)
 WORKERS = ("worker a", "worker b")
 LEARNER = "learner"
+STORE = "store"
 IN_SYNC_S = 120.0
 
 Say = Callable[[str], None]
@@ -83,13 +84,9 @@ class Scene:
 def scene(folder: Path, seed: int, rate: float, say: Say, **over: Any) -> Iterator[Scene]:
     """A shop that is open: two workers and a learner run, and the load has not begun. `over`: settings."""
     with ExitStack() as stack:
-        registry = LocalRegistry(folder / "registry", outlive=False)
-        registry.start()
-        stack.callback(registry.stop)
-        cluster, proxies = _brokers(folder, stack)
-        store = folder / "store"
-        shutil.copytree(shop.releases()[0], store)
-        settings = Settings(**_settings(folder, proxies, registry, store) | over)
+        cluster, proxies, registry = _servers(folder, stack)
+        shutil.copytree(shop.releases()[0], folder / STORE)
+        settings = Settings(**_settings(folder, proxies, registry) | over)
         create_topics(settings)
         shop.furnish(settings)
         say("three brokers, a registry and a shop are there")
@@ -109,16 +106,27 @@ def scene(folder: Path, seed: int, rate: float, say: Say, **over: Any) -> Iterat
         yield made
 
 
-def _brokers(folder: Path, stack: ExitStack) -> tuple[LocalCluster, list[Proxy]]:
-    """Clients meet the brokers through the proxies, the brokers meet each other without."""
+@contextmanager
+def reopened(folder: Path) -> Iterator[Settings]:
+    """The brokers and the registry of a night that is over, as it left them; nobody else is there."""
+    with ExitStack() as stack:
+        _, proxies, registry = _servers(folder, stack)
+        yield Settings(**_settings(folder, proxies, registry))
+
+
+def _servers(folder: Path, stack: ExitStack) -> tuple[LocalCluster, list[Proxy], LocalRegistry]:
+    """Clients meet the brokers through the proxies, the brokers meet each other without. All ports are kept."""
+    registry = LocalRegistry(folder / "registry", outlive=False)
+    registry.start()
+    stack.callback(registry.stop)
     cluster = LocalCluster(folder / "brokers", heap="256m")
     proxies = []
     for broker in cluster.brokers:
-        proxy = Proxy(free_port(), broker.port)
-        controller, inner = (broker.folder / "controller.port").read_text(), f"127.0.0.1:{free_port()}"
+        proxy = Proxy(kept_port(broker.folder / "proxy.port"), broker.port)
+        controller, inner = (kept_port(broker.folder / f"{name}.port") for name in ("controller", "inner"))
         broker.properties |= {
-            "listeners": f"PLAINTEXT://{broker.address},INNER://{inner},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{proxy.address},INNER://{inner}",
+            "listeners": f"PLAINTEXT://{broker.address},INNER://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{proxy.address},INNER://127.0.0.1:{inner}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,INNER:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "INNER",
         }
@@ -127,13 +135,13 @@ def _brokers(folder: Path, stack: ExitStack) -> tuple[LocalCluster, list[Proxy]]
         proxies.append(proxy)
     stack.callback(cluster.stop)
     cluster.start()
-    return cluster, proxies
+    return cluster, proxies, registry
 
 
-def _settings(folder: Path, proxies: list[Proxy], registry: LocalRegistry, store: Path) -> dict[str, Any]:
+def _settings(folder: Path, proxies: list[Proxy], registry: LocalRegistry) -> dict[str, Any]:
     return {
         "brokers": ",".join(proxy.address for proxy in proxies), "registry_url": registry.url,
-        "data_dir": folder / "judge", "release_store": str(store), "partitions": 3, "replication": 3,
+        "data_dir": folder / "judge", "release_store": str(folder / STORE), "partitions": 3, "replication": 3,
         "session_timeout_s": SESSION_S, "deadlines_ms": PATIENT,
         "state": {"flush_interval_s": 0.7}, "batch": {"max_events": 64},
         # Labels are joined, and nothing is learned: a fine-tune would take the cores from everything else.
