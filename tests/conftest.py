@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from streams.config import Settings
@@ -21,6 +22,9 @@ from tests.observer import Observer, until
 FreshSettings = Callable[..., Settings]
 
 _numbers = itertools.count()
+
+hypothesis.settings.register_profile("headrace", deadline=None)  # how long a test takes says what else runs here
+hypothesis.settings.load_profile("headrace")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -185,6 +185,20 @@ def test_a_call_goes_through_a_bounded_number_of_entries_and_says_that_there_are
     assert counts == [4, 4, 2]
 
 
+def test_what_is_over_can_wait_until_no_example_is_waited_for() -> None:
+    state = State(MemoryLabelStore(), 0)
+    join = Join(CTR, state, step=4)
+    for number in range(6):
+        join.served(served(f"t{number}"), 0, number)
+    over = NOON_MS + 30 * DAY
+    made = [len(join.advance(over, FOR_EVER, NOW, forgetting=False)) // 3 for _ in range(2)]
+    assert (made, join.maturing, join.behind) == ([4, 2], False, True)
+    assert len([row for _, row in state.changes if row is not None]) == 6
+    while join.behind:
+        assert not close(join, 30 * DAY)
+    assert not [row for _, row in state.changes if row is not None]
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_task_has_a_rule(name: str) -> None:
     rule = Rule.of(make_task(name))

@@ -145,9 +145,9 @@ class Machine(RuleBasedStateMachine):
                 if "candidate_id" not in error.what:
                     raise
 
-    @rule(back=st.sampled_from([0, 0, 3, 40]))
-    def windows_close(self, back: int) -> None:
-        self.advance(self.honest_watermark() - back)
+    @rule(back=st.sampled_from([0, 0, 3, 40]), forgetting=st.booleans())
+    def windows_close(self, back: int, forgetting: bool = True) -> None:
+        self.advance(self.honest_watermark() - back, forgetting=forgetting)
 
     def honest_watermark(self) -> int:
         """Nothing that comes from now on lies before it."""
@@ -155,8 +155,8 @@ class Machine(RuleBasedStateMachine):
         unread += [one["observed_at"] for one in self.labels[self.at[1] :]]
         return int(min([NOON_MS + self.clock - LATENESS, *unread]) - 1)
 
-    def advance(self, watermark: int) -> None:
-        closed = self.join.advance(watermark, NOON_MS + self.alive, NOON_MS + self.clock)
+    def advance(self, watermark: int, *, forgetting: bool = True) -> None:
+        closed = self.join.advance(watermark, NOON_MS + self.alive, NOON_MS + self.clock, forgetting=forgetting)
         for one in closed:
             assert one.revision == 0 or one.source == ""  # silence, after a label that was withdrawn
             assert one.event_time + self.go_by.window_ms <= watermark

@@ -131,9 +131,10 @@ class Joiner:
         for topic in self._reading.ended:
             self._watermark.at_end(topic, now_ms)
         watermark = self._watermark.at(now_ms)
+        busy = any(join.maturing for join in self._joins.values())  # of any task: examples are waited for
         for join in self._joins.values():
             # What is left is due in the next step, too.
-            made += join.advance(watermark, self._life.until(join.rule.sources), now_ms)
+            made += join.advance(watermark, self._life.until(join.rule.sources), now_ms, forgetting=not busy)
         if arrived or made or self._ledger.state.changes:
             self._commit(made, letters, watermark, now_ms)
         return len(made)

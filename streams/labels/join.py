@@ -32,7 +32,7 @@ class Join:
         """`step` bounds the entries that one `advance` goes through, of each kind."""
         self.rule, self.counts = rule, Counts()
         self._state, self._step = state, step
-        self.behind = False
+        self.maturing = self.behind = False
 
     def take_counts(self) -> Counts:
         """The counts since the last call."""
@@ -95,21 +95,23 @@ class Join:
         """What was served is deleted, as its person is to be forgotten: nothing comes of it any more."""
         self._state.erase(rows.row_key(self.rule.task, target))
 
-    def advance(self, watermark: int, alive_until: int, now: int) -> list[Joined]:
+    def advance(self, watermark: int, alive_until: int, now: int, *, forgetting: bool = True) -> list[Joined]:
         """Event time has come to `watermark`, and the sources of labels were alive until `alive_until`.
 
         Returns the examples whose window has closed while the sources lived on, in order of that time and of
-        offset. After at most `step` entries it stops; `behind` says that it is to be called again.
+        offset. After at most `step` entries it stops; `behind` says that it is to be called again, `maturing` that
+        there may be more examples. forgetting: whether entries that are over go, too; they may wait, for what counts
+        goes by a label's own time.
         """
         bound = min(watermark, now + AHEAD_MS)
         out: list[Joined] = []
         closed, more = self._due(MATURE, min(bound, alive_until - 1))
         for target, entry in closed:
             out += self._mature(target, entry)
-        over, even_more = self._due(FORGET, bound)
+        over, even_more = self._due(FORGET, bound) if forgetting else ([], True)
         for target, entry in over:
             self._forget(target, entry)
-        self.behind = more or even_more
+        self.maturing, self.behind = more, more or even_more
         return out
 
     # -- what becomes of an entry ----------------------------------------------------------------------------
