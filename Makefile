@@ -15,7 +15,7 @@ DEMO_SECONDS ?=
 ARGS ?=
 
 .PHONY: bench-engines test-gpu
-.PHONY: help env demo test test-browser test-crash chaos check format lock audit clean
+.PHONY: help env demo test test-browser screenshots test-crash chaos check format lock audit clean
 .PHONY: bench-label-to-live bench-join bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
 
 help: ## Say what can be made
@@ -26,6 +26,10 @@ demo: $(READY) ## Watch a real shop's events being scored; DEMO_SECONDS=60 ends 
 
 test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
 	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
+screenshots: $(READY) ## Pictures of each page of the console into docs/console, light and dark, wide and phone
+	@$(PYTHON) -m tests.browser.shots
+	@$(PYTHON) -m tests.browser.ops_shots
 
 test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
 	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)

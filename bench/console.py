@@ -33,6 +33,8 @@ from streams.tasks.fraud import Fraud
 ALERTS, REPEATS = 100_000, 30
 TARGETS = {"page_p99_ms": 200.0, "page_cpu_p99_ms": 200.0, "rss_mb": 500.0}
 DAY_MS = 86_400_000
+KIOSK, RING = 50, 200
+"""One alert in so many is from a device that everybody uses; one in so many from one user's one card."""
 START_S = 60.0
 REASONS = ("new card", "many orders in an hour", "shared device", "country differs")
 
@@ -64,10 +66,12 @@ def main() -> None:
 def pages(alert: Record) -> dict[str, str]:
     """By name: the ways of looking at the queue that cost most, and one case."""
     return {
-        "queue": "/queue", "newest": "/queue?sort=newest", "grouped": "/queue?grouped=1", "all": "/queue?state=all",
+        "queue": "/queue", "newest": "/queue?sort=newest", "each": "/queue?each=1", "all": "/queue?state=all",
         "answered": "/queue?state=answered&sort=probability", "row": f"/rows/{alert['alert_id']}",
         "filters": "/queue?country=NL&least=100&most=400&rule=foreign-card", "text": "/queue?text=n999",
         "nobody": "/queue?text=nobody-has-this", "case": f"/cases/{alert['alert_id']}",
+        "large_case": f"/cases/{named('n0')}", "large_case_row": f"/rows/{named('n0')}",
+        "large_case_orders": f"/queue?case={named('n0')}&each=1&state=all",
     }  # fmt: skip
 
 
@@ -109,7 +113,7 @@ def logged_in(base: str, code: str, log: Path) -> requests.Session:
 
 
 def fill(store: Store, count: int, now_ms: int) -> Record:
-    """Alerts of a month; one in ten shares a token with another, three in ten are answered. The newest one."""
+    """Alerts of a month; one in three is linked with another, three in ten are answered. The newest one."""
     newest: Record = {}
     batch: list[Record] = []
     for number, record in enumerate(alerts(count, now_ms), 1):
@@ -119,6 +123,11 @@ def fill(store: Store, count: int, now_ms: int) -> Record:
             newest, batch = record, []
     store.close()
     return newest
+
+
+def named(order_id: str) -> str:
+    """Its alert_id."""
+    return xxhash.xxh3_128_hexdigest(order_id.encode())
 
 
 def answers(records: Sequence[Record], now_ms: int) -> Iterator[tuple[str, Label]]:
@@ -132,17 +141,23 @@ def alerts(count: int, now_ms: int) -> Iterator[Record]:
     row = np.zeros(1, Fraud.features)
     for number in range(count):
         row["fields"] = np.float32(draw.random())
+        tokens = {kind: f"{draw.randrange(10 * count):x}" for kind in ENTITY_FIELDS}
+        user = f"u{draw.randrange(count // 2 + 1)}"
+        if number % KIOSK == 1:
+            tokens["device"] = "kiosk"
+        if number % RING == 0:
+            user, tokens["card"] = "ring", "ring"
         amount, chance = round(draw.lognormvariate(4, 1), 2), round(draw.uniform(0.4, 1), 3)
         reasons = draw.sample(REASONS, 2)
         made: dict[str, Any] = {
-            "alert_id": xxhash.xxh3_128_hexdigest(f"n{number}".encode()), "order_id": f"n{number}",
-            "event_id": f"e{number}", "user_id": f"u{draw.randrange(count // 2 + 1)}", "event_time": now_ms - 1000,
+            "alert_id": named(f"n{number}"), "order_id": f"n{number}",
+            "event_id": f"e{number}", "user_id": user, "event_time": now_ms - 1000,
             "raised_at": now_ms - draw.randrange(30 * DAY_MS), "policy_version": "shop/1", "release": "fraud/1",
             "probability": chance, "decision": draw.choice(("review", "block")), "reasons": reasons,
             "rules": draw.sample(("foreign-card", "night", "many-cards"), draw.randrange(3)), "links": [],
             "amount": to_decimal(round(amount * 10_000)), "currency": "GBP", "country": draw.choice(("NL", "GB", "FR")),
             "expected_loss": chance * amount, "features": row.tobytes(), "features_format": FEATURES_FORMAT,
-            "entities": [f"{kind}:{draw.randrange(10 * count):x}" for kind in ENTITY_FIELDS],
+            "entities": [f"{kind}:{token}" for kind, token in tokens.items()],
             "sentences": {"en": f"Held at {chance:.0%}, mostly because {reasons[0]} and {reasons[1]}", "zh": ""},
         }  # fmt: skip
         yield given | made

@@ -63,7 +63,7 @@ def alert_record(job: Job, number: int, score: Record, place: tuple[int, int]) -
     found = job.explained.get(number, UNEXPLAINED)
     fields, probability = job.rows["fields"][number], result.prediction[0]
     rules = list(result.fields["rules"])
-    order_id = str(event["order_id"])
+    order_id, shared = str(event["order_id"]), linked(event, job.entities[number])
     return {
         "alert_id": xxhash.xxh3_128_hexdigest(order_id.encode()),
         "order_id": order_id,
@@ -77,7 +77,8 @@ def alert_record(job: Job, number: int, score: Record, place: tuple[int, int]) -
         "decision": result.decision,
         "reasons": result.fields["reasons"],
         "rules": rules,
-        "links": links(event, job.entities[number]),
+        "links": [one["entity"] for one in shared],
+        "linked": shared,
         "entities": entities(event),
         "amount": event["amount"],
         "currency": event["currency"],
@@ -104,7 +105,15 @@ def entities(event: Record) -> list[str]:
     return [f"{kind}:{token}" for kind, token in zip(ENTITY_FIELDS, order_entities(event), strict=True) if token]
 
 
-def links(event: Record, shared: NDArray[np.int32]) -> list[str]:
-    """type:token of what the order shares with other users, or with fraud."""
+def linked(event: Record, shared: NDArray[np.int32]) -> list[dict[str, Any]]:
+    """What the order shares with other users, or with fraud, and with how many of each.
+
+    shared: (entities, 2), users and users with a fraud, of `entities.state` as this worker knew it. Which orders those
+    are it does not know: an entity's owner keeps hashes of them, and tells numbers.
+    """
     named = zip(ENTITY_FIELDS, order_entities(event), shared.tolist(), strict=True)
-    return [f"{kind}:{token}" for kind, token, (users, frauds) in named if token and (users > 1 or frauds)]
+    return [
+        {"entity": f"{kind}:{token}", "users": users, "frauds": frauds}
+        for kind, token, (users, frauds) in named
+        if token and (users > 1 or frauds)
+    ]

@@ -22,7 +22,9 @@ Sent = Sequence[tuple[str, dict[str, Any]]]
 # When and how fast an answer was made may differ where it is made again; what was answered may not.
 OF_THE_MOMENT = {"scored_at", "served_at", "timings", "bucket", "row"}
 # Why an order was held is explained anew with what is known of its card and address by then; that it was held is not.
-OF_THE_EXPLANATION = {"raised_at", "features", "links", "reasons", "contributions", "completeness_error", "sentences"}
+OF_THE_EXPLANATION = {
+    "raised_at", "features", "links", "linked", "reasons", "contributions", "completeness_error", "sentences",
+}  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -100,6 +100,21 @@ def test_similar_ones_are_answered_and_others(store: Store) -> None:
     assert [one.alert["order_id"] for one in read(store, "a").similar] == ["b", "c"]
 
 
+def test_what_is_in_the_same_case_is_not_called_similar_as_well(store: Store) -> None:
+    row, card = features({"foreign_card": 1.0}), ["card:1"]
+    store.apply(
+        Batch(
+            [
+                alert("a", features=row, entities=card),
+                alert("b", features=row, entities=card),
+                alert("c", features=row),
+            ],
+            [label("b", 1.0), label("c", 0.0)],
+        )
+    )
+    assert [one.alert["order_id"] for one in read(store, "a").similar] == ["c"]
+
+
 def test_the_drawing_has_each_kin_once_and_a_line_for_each_token_to_it(store: Store) -> None:
     tokens = ["card:1", "device:2", "ip:3"]
     store.apply(Batch([alert("a", user_id="a", entities=tokens), alert("b", user_id="b", entities=tokens[:2])]))
@@ -112,9 +127,9 @@ def test_the_drawing_has_each_kin_once_and_a_line_for_each_token_to_it(store: St
 
 
 def test_a_crowded_token_leads_nowhere(store: Store) -> None:
-    store.apply(Batch([alert(f"o{n}", user_id=f"u{n}", entities=["device:shop"]) for n in range(30)]))
+    store.apply(Batch([alert(f"o{n}", user_id=f"u{n}", entities=["device:shop"]) for n in range(60)]))
     (tie,) = read(store, "o3").ties
-    assert (tie.crowded, tie.users, tie.alerts) == (True, 30, ())
+    assert (tie.crowded, tie.users, tie.alerts) == (True, 60, ())
 
 
 def test_the_history_tells_what_came_and_what_was_done_newest_first(store: Store) -> None:

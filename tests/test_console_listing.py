@@ -68,7 +68,7 @@ def test_what_cannot_be_used_is_said_beside_its_field_and_kept_as_typed() -> Non
 
 
 def test_a_filter_survives_its_address() -> None:
-    asked = Filter(state="all", text="a&b=c", grouped="1")
+    asked = Filter(state="all", text="a&b=c", each="1", case=alert_id("a"))
     from urllib.parse import parse_qsl
 
     assert Filter.of(dict(parse_qsl(asked.query())))[0] == asked
@@ -89,21 +89,49 @@ def test_without_a_policy_the_expected_loss_is_probability_times_amount(store: S
     assert orders(store, sort="probability") == ["b", "a", "c"]
 
 
-def test_one_row_speaks_for_a_group_as_far_as_the_filter_sees_it(store: Store) -> None:
+def test_one_row_speaks_for_a_case_as_far_as_the_filter_sees_it(store: Store) -> None:
     cards = [
         alert(name, user_id=name, entities=["card:1"], expected_loss=loss) for name, loss in (("a", 3.0), ("b", 2.0))
     ]
     store.apply(Batch([*cards, alert("c", expected_loss=1.0)]))
-    assert orders(store, grouped="1") == ["a", "c"]
+    assert orders(store) == ["a", "c"]
+    assert orders(store, each="1") == ["a", "b", "c"]
+    assert orders(store, case=alert_id("b")) == ["a"]
+    assert orders(store, case=alert_id("b"), each="1") == ["a", "b"]
     store.apply(Batch(labels=[label("a", 1.0)]))
-    assert orders(store, grouped="1") == ["b", "c"]
+    assert orders(store) == ["b", "c"]
+    assert orders(store, state="answered") == ["a"]
+
+
+def test_a_case_is_between_its_neighbours_whichever_of_its_orders_is_looked_at(store: Store) -> None:
+    losses = {"first": 9.0, "a": 8.0, "second": 7.0, "b": 6.0, "third": 5.0}
+    store.apply(
+        Batch(
+            [
+                alert(name, user_id=name, entities=["card:1"] if name in "ab" else [], expected_loss=loss)
+                for name, loss in losses.items()
+            ]
+        )
+    )
+    with store.reading() as connection:
+        for name, each, near in (
+            ("a", "", ("first", "second")), ("b", "", ("first", "second")), ("second", "", ("a", "third")),
+            ("b", "1", ("second", "third")),
+        ):  # fmt: skip
+            shown = listing.one(connection, alert_id(name), Filter()).alerts[0]
+            found = listing.neighbours(connection, Filter(each=each), shown)
+            assert found == tuple(alert_id(one) for one in near), name
+    store.apply(Batch(labels=[label("a", 1.0), label("b", 1.0)]))
+    with store.reading() as connection:
+        shown = listing.one(connection, alert_id("a"), Filter()).alerts[0]
+        assert listing.neighbours(connection, Filter(), shown) == (alert_id("first"), alert_id("second"))
 
 
 def test_before_and_after_are_the_queues_neighbours(store: Store) -> None:
     store.apply(Batch([alert(name, expected_loss=loss) for name, loss in (("a", 3.0), ("b", 2.0), ("c", 2.0))]))
     found = orders(store)
     with store.reading() as connection:
-        middle = listing.one(connection, alert_id(found[1])).alerts[0]
+        middle = listing.one(connection, alert_id(found[1]), Filter()).alerts[0]
         near = listing.neighbours(connection, Filter(), middle)
     assert near == (alert_id(found[0]), alert_id(found[2]))
 
@@ -114,7 +142,10 @@ def test_counts_are_of_what_is_open(store: Store) -> None:
     with store.reading() as connection:
         found = listing.counts(connection)
         assert found.open + found.answered == len(made.alerts)
-        assert found.open == found.block + found.review == len(listing.queue(connection, Filter(), size=999).alerts)
+        each = listing.queue(connection, Filter(each="1"), size=999).alerts
+        assert found.open == found.block + found.review == len(each)
+        assert found.cases == len({row["grp"] for row in each}) == len(listing.queue(connection, Filter(), size=999)[0])
+        assert found.cases < found.open
         assert found.stake > 0
         assert listing.facets(connection)["rule"] == ["foreign-card", "new-device-and-address", "velocity-device"]
 

@@ -68,7 +68,7 @@ def test_queue_and_each_case_show_in_every_role_and_language(tmp_path: Path, rol
         for path in (
             "/queue",
             "/queue?state=answered",
-            "/queue?state=all&grouped=1",
+            "/queue?state=all&each=1",
             "/queue?least=x",
             "/queue?text=none",
         ):
@@ -263,7 +263,7 @@ def test_open_pages_are_told_what_is_new_and_nothing_personal(tmp_path: Path) ->
             await client.post(f"/cases/{A}/verdict", data={"csrf": token, "verdict": "fraud"}, headers=SCRIPT)
             event = (await asyncio.wait_for(stream.content.readuntil(b"\n\n"), 5)).decode()
             name, data = re.fullmatch(r"event: (\w+)\ndata: (.*)\n\n", event).groups()  # type: ignore[union-attr]  # fails if none
-            assert (name, json.loads(data)) == ("orders", {"orders": ["a"]})
+            assert (name, json.loads(data)) == ("orders", {"orders": ["a"], "cases": [A]})
 
     with shown(tmp_path, Shop([alert("a")])) as console:
         played(console, "analyst", story)

@@ -61,7 +61,7 @@ def test_pages_come_in_time_and_memory_stays_small(tmp_path: Path) -> None:
     async def story(console: Shown) -> None:
         async with open_client(console, "analyst") as client:
             paths = {
-                "queue": "/queue", "newest": "/queue?sort=newest", "grouped": "/queue?grouped=1",
+                "queue": "/queue", "newest": "/queue?sort=newest", "each": "/queue?each=1",
                 "all": "/queue?state=all",
                 "filters": "/queue?country=NL&least=100&most=400&rule=foreign-card", "text": "/queue?text=n999",
                 "token": "/queue?text=u31415", "case": f"/cases/{alert_id('n77')}", "row": f"/rows/{alert_id('n77')}",

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from schemas.errors import HeadraceError
 from streams.access.gate import form, identity, requires
-from streams.console import cases, desk, listing, timeline, words
+from streams.console import cases, desk, listing, timeline, together, words
 from streams.console.desk import Outcome
 from streams.console.graph import drawing
 from streams.console.history import history
@@ -21,6 +21,8 @@ from streams.console.page import fragment, language, render
 from streams.console.queue_page import problem_of
 
 ORDER_S = 4.0
+WHOLE = "whole"
+"""Of a form: it is about the whole case, and not about the one order."""
 VALUES = {"fraud": 1.0, "genuine": 0.0}
 
 
@@ -49,11 +51,14 @@ def _found(request: web.Request, asked: Filter) -> dict[str, Any] | None:
         if case is None:
             return None
         before, after = listing.neighbours(connection, asked, case.alert, reader)
+        _, said = together.said_together(connection, case.alert["grp"], reader.who)
     steps = timeline.steps(case.row, office.row_name) if case.row is not None else []
     return {
         "case": case,
         "before": before,
         "after": after,
+        "said_together": said,
+        "most_at_once": desk.MOST_AT_ONCE,
         "visits": timeline.visits(steps),
         "drawing": drawing(case) if case.ties else None,
         "notes": office.desk.notes.of(case.alert["order_id"]),
@@ -93,12 +98,18 @@ async def verdict(request: web.Request) -> web.StreamResponse:
         return await _refused(request, 400, "verdict", _t(request)("Choose fraud or genuine."))
     known = int(seen) if seen.isdecimal() and len(seen) < 10 else None
     office, alert_id, who, now_ms = _asked(request)
+    if fields.get(WHOLE):
+        act = lambda: office.desk.verdict_on_case(alert_id, value, who, now_ms, seen or None)  # noqa: E731
+        return await _done(request, "case", act)
     return await _done(request, "verdict", lambda: office.desk.verdict(alert_id, value, who, now_ms, known))
 
 
 @requires("verdict")
 async def undo(request: web.Request) -> web.StreamResponse:
+    fields = await form(request)
     office, alert_id, who, now_ms = _asked(request)
+    if fields.get(WHOLE):
+        return await _done(request, "case", lambda: office.desk.undo_on_case(alert_id, who, now_ms))
     return await _done(request, "verdict", lambda: office.desk.undo(alert_id, who, now_ms))
 
 
@@ -140,8 +151,8 @@ async def _done(request: web.Request, field: str, call: Callable[[], Outcome], t
 
     def act() -> Outcome:
         outcome = call()
-        if outcome.done:
-            office.announce([outcome.order_id])
+        if outcome.touched:
+            office.announce(outcome.touched)
         return outcome
 
     try:
@@ -149,8 +160,8 @@ async def _done(request: web.Request, field: str, call: Callable[[], Outcome], t
     except HeadraceError as error:
         said = f"{_t(request)('Nothing was changed.')} {error}"
         return await _refused(request, 503 if error.retriable else 400, field, said, typed=typed)
-    if not outcome.done:
-        status = {desk.UNKNOWN: 404, desk.STALE: 409, desk.NOTHING: 409}[outcome.kind]
+    if not outcome.done or outcome.problem:
+        status = 503 if outcome.problem else 404 if outcome.kind == desk.UNKNOWN else 409
         return await _refused(request, status, field, told(_t(request), outcome), typed=typed)
     if _by_script(request):
         return web.json_response({"kind": outcome.kind, "value": outcome.value, "words": told(_t(request), outcome)})
@@ -177,6 +188,8 @@ def _t(request: web.Request) -> Callable[..., str]:
 def told(t: Callable[..., str], outcome: Outcome) -> str:
     """What came of it, in one sentence."""
     order_id = outcome.order_id
+    if outcome.orders:
+        return _told_of_case(t, outcome)
     if outcome.kind in (desk.PUBLISHED, desk.WAITING):
         said = t("fraud") if outcome.value else t("genuine")
         if outcome.kind == desk.PUBLISHED:
@@ -191,5 +204,22 @@ def told(t: Callable[..., str], outcome: Outcome) -> str:
         desk.STALE: "Somebody spoke on order {order} since you opened it. Look again, then decide.",
         desk.NOTHING: "There is nothing to take back.",
         desk.UNKNOWN: "There is no such alert any more.",
+        desk.ANSWERED: "Every order of this case has an answer.",
     }
     return t(sentences[outcome.kind], order=order_id)
+
+
+def _told_of_case(t: Callable[..., str], outcome: Outcome) -> str:
+    said, n = t("fraud") if outcome.value else t("genuine"), len(outcome.orders)
+    sentences = []
+    if outcome.kind == desk.WITHDRAWN:
+        sentences.append(t("Taken back on {n} orders of the case.", n=n))
+    elif published := n - outcome.wait:
+        sentences.append(t("{n} orders of the case: {verdict}. The labels are published.", n=published, verdict=said))
+    if outcome.wait:
+        sentences.append(
+            t("{n} orders of the case: {verdict}, when a second analyst agrees.", n=outcome.wait, verdict=said)
+        )
+    if outcome.left:
+        sentences.append(t("{n} more are as they were.", n=outcome.left))
+    return " ".join([*sentences, outcome.problem]).strip()

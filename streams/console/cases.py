@@ -1,23 +1,26 @@
-"""All that the store knows of one case, read in one state of it: the alert, its answer, its kin and its history.
-The order itself is on its topic and is read from there, by `orders`.
+"""All that the store knows of a case, seen from one alert of it and read in one state: the alert, its answer, the other
+orders of the case, its history. The order itself is on its topic and is read from there, by `orders`.
 """
 
 import json
 import sqlite3
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from streams.console.answers import Label, answer, overruled
+from streams.console.figures import Figures, figures
 from streams.console.grouping import LINKING, MOST_USERS
 from streams.console.rows import Change, unpacked
 from streams.console.similar import Similar, nearest
 from streams.console.store import SEEN, labels_of
 
 MOST_KIN = 12
-MOST_GROUP = 50
+MOST_ORDERS = 100
+"""Of a case, on its page; the queue has the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,15 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Tie:
-    """A token of the order and who else has it. A crowded one is shared by so many that it says nothing."""
+    """A token of the order and who else has it, by alerts. A crowded one is shared by so many that it says nothing.
+    known, frauds: users that had it and frauds with it, alerted or not, as the worker knew when it scored the order."""
 
     kind: str
     token: str
     users: int
     alerts: tuple[str, ...]
+    known: int = 0
+    frauds: int = 0
 
     @property
     def crowded(self) -> bool:
@@ -49,7 +55,8 @@ class Tie:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Of one alert. `kin`: alerts that share a token with it, by alert_id; `group`: all of its group but itself."""
+    """From one alert. `kin`: alerts that share a token with it, by alert_id; `orders`: the newest of its case, itself
+    among them, and `figures` what they all come to."""
 
     alert: sqlite3.Row
     detail: dict[str, Any]
@@ -59,7 +66,8 @@ class Case:
     changes: list[Change]
     ties: list[Tie]
     kin: dict[str, sqlite3.Row]
-    group: list[sqlite3.Row]
+    orders: list[sqlite3.Row]
+    figures: Figures
     similar: list[Similar]
 
     @property
@@ -85,21 +93,22 @@ def case(connection: sqlite3.Connection, alert_id: str) -> Case | None:
     detail = connection.execute("SELECT detail FROM details WHERE alert_id = ?", (alert_id,)).fetchone()[0]
     packed = connection.execute("SELECT row, fields FROM features WHERE alert_id = ?", (alert_id,)).fetchone()
     order_id = alert["order_id"]
-    ties = _ties(connection, alert)
-    group = connection.execute(
-        "SELECT * FROM alerts WHERE grp = ? AND alert_id <> ? ORDER BY raised_at DESC LIMIT ?",
-        (alert["grp"], alert_id, MOST_GROUP),
+    found = json.loads(detail)
+    ties = _ties(connection, alert, {one["entity"]: one for one in found.get("linked", [])})
+    orders = connection.execute(
+        "SELECT * FROM alerts WHERE grp = ? ORDER BY raised_at DESC, alert_id LIMIT ?", (alert["grp"], MOST_ORDERS)
     ).fetchall()
     return Case(
         alert=alert,
-        detail=json.loads(detail),
+        detail=found,
         row=unpacked(packed["row"]) if packed else None,
         labels=labels_of(connection, order_id),
         opinions=opinions(connection, order_id),
         changes=changes(connection, order_id),
         ties=ties,
         kin=_rows(connection, {one for tie in ties for one in tie.alerts}),
-        group=group,
+        orders=orders,
+        figures=figures(connection, [alert["grp"]])[alert["grp"]],
         similar=nearest(connection, alert_id, packed["fields"]) if packed else [],
     )
 
@@ -114,13 +123,8 @@ def changes(connection: sqlite3.Connection, order_id: str) -> list[Change]:
     return [Change(*row) for row in connection.execute(query, (order_id,))]
 
 
-def open_in_group(connection: sqlite3.Connection, alert: sqlite3.Row) -> int:
-    query = "SELECT count(*) FROM alerts WHERE grp = ? AND alert_id <> ? AND answered = 0"
-    return int(connection.execute(query, (alert["grp"], alert["alert_id"])).fetchone()[0])
-
-
-def _ties(connection: sqlite3.Connection, alert: sqlite3.Row) -> list[Tie]:
-    """In the order of how much they tie; all in all to at most MOST_KIN other alerts."""
+def _ties(connection: sqlite3.Connection, alert: sqlite3.Row, known: Mapping[str, Mapping[str, int]]) -> list[Tie]:
+    """In the order of how much they tie; all in all to at most MOST_KIN other alerts. known: by type:token."""
     tokens = [
         row[0] for row in connection.execute("SELECT token FROM entities WHERE alert_id = ?", (alert["alert_id"],))
     ]
@@ -137,8 +141,9 @@ def _ties(connection: sqlite3.Connection, alert: sqlite3.Row) -> list[Tie]:
                 "AND e.alert_id <> ? ORDER BY a.raised_at DESC LIMIT ?"
             )
             others = [row[0] for row in connection.execute(query, (token, alert["alert_id"], MOST_KIN))]
-        found.append(Tie(kind, name, users, tuple(others)))
-    ranks = {kind: rank for rank, kind in enumerate((*LINKING, "email", "ip"))}
+        told = known.get(token, {})
+        found.append(Tie(kind, name, users, tuple(others), told.get("users", 0), told.get("frauds", 0)))
+    ranks = {kind: rank for rank, kind in enumerate((*LINKING, "ip"))}
     found.sort(key=lambda tie: (ranks.get(tie.kind, len(ranks)), tie.token))
     return _limited(found)
 
@@ -147,7 +152,7 @@ def _limited(ties: list[Tie]) -> list[Tie]:
     """With at most MOST_KIN alerts in all: first those that most tokens lead to."""
     uses = Counter(one for tie in ties for one in tie.alerts)
     kept = {one for one, _ in uses.most_common(MOST_KIN)}
-    return [Tie(tie.kind, tie.token, tie.users, tuple(one for one in tie.alerts if one in kept)) for tie in ties]
+    return [replace(tie, alerts=tuple(one for one in tie.alerts if one in kept)) for tie in ties]
 
 
 def _rows(connection: sqlite3.Connection, alert_ids: set[str]) -> dict[str, sqlite3.Row]:

@@ -1,57 +1,54 @@
-"""What an analyst does to a case: verdict, undo, note, assignment; each is in the audit log before it takes effect.
-A label is on its topic before anybody is told so. With four eyes, two analysts must say the same first.
+"""What an analyst does: verdict and undo, on one order or on a whole case, note, assignment; each is in the audit log
+before it takes effect. A label is on its topic before anybody is told so. With four eyes, two must say the same first.
 """
 
+import secrets
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from streams.audit.chain import Entry
-from streams.audit.pseudonyms import Pseudonyms
-from streams.console.answers import Label, next_verdict, withdrawal
-from streams.console.cases import changes, find, opinions
+from schemas.errors import HeadraceError
+from streams.console.cases import find
+from streams.console.figures import figures
+from streams.console.judging import Audits, Judge, Speaks
 from streams.console.notes import MOST_CHARACTERS, Note, NoteBook
-from streams.console.rows import (
-    ASSIGNMENT,
-    NOTE,
-    NOTE_REMOVED,
-    OPINION,
-    OPINION_WITHDRAWN,
-    VERDICT,
-    WITHDRAWAL,
-    Change,
-)
-from streams.console.store import Store, labels_of, put_change, put_label, refresh
+from streams.console.rows import ASSIGNMENT, NOTE, NOTE_REMOVED, OPINION_WITHDRAWN
+from streams.console.store import Store
+from streams.console.together import CASE, ORDERS, TOGETHER, open_orders, said_together
 
 PUBLISHED, WITHDRAWN = "published", "withdrawn"
 WAITING, NO_LONGER = "waiting", "no longer waiting"
-STALE, NOTHING, UNKNOWN = "stale", "nothing", "unknown"
-
-
-class Speaks(Protocol):
-    def say(self, order_id: str, label: Label) -> None: ...
-
-
-class Audits(Protocol):
-    pseudonyms: Pseudonyms
-
-    def append(self, who: str, action: str, subject: str, detail: Mapping[str, Any], now_ms: int) -> Entry: ...
+STALE, NOTHING, UNKNOWN, ANSWERED = "stale", "nothing", "unknown", "answered"
+MOST_AT_ONCE = 100
+"""Orders that one verdict on a case is for: an entry of the audit log takes some hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of it: published, withdrawn, waiting (for a second analyst), no longer waiting, noted, assigned;
-    or stale (somebody was faster), nothing (to undo), unknown (no such alert)."""
+    or stale (somebody was faster), nothing (to undo), unknown (no such alert), answered (all of the case).
+
+    Of a case: `orders` that it was done to, how many of them `wait` for a second analyst, how many were `left` as they
+    were, and what `problem` ended it before them."""
 
     kind: str
     order_id: str = ""
     value: float | None = None
+    orders: tuple[str, ...] = ()
+    wait: int = 0
+    left: int = 0
+    problem: str = ""
 
     @property
     def done(self) -> bool:
-        return self.kind not in (STALE, NOTHING, UNKNOWN)
+        return self.kind not in (STALE, NOTHING, UNKNOWN, ANSWERED)
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """Orders that look otherwise now."""
+        return self.orders or ((self.order_id,) if self.done else ())
 
 
 class Desk:
@@ -68,8 +65,9 @@ class Desk:
         catch_up: Callable[[], object] = lambda: None,
     ) -> None:
         """catch_up: returns when all that is on the topics now is in the store, or cannot be."""
-        self._store, self.notes, self._labels, self._audit = store, notes, labels, audit
-        self.four_eyes, self._catch_up = four_eyes, catch_up
+        self._store, self.notes, self._audit = store, notes, audit
+        self.four_eyes = four_eyes
+        self._judge = Judge(store, labels, audit, four_eyes=four_eyes, catch_up=catch_up)
         self._one_by_one = threading.Lock()
 
     def verdict(self, alert_id: str, value: float, who: str, now_ms: int, seen: int | None = None) -> Outcome:
@@ -81,12 +79,10 @@ class Desk:
             order_id = alert["order_id"]
             if seen is not None and seen != alert["seen"]:
                 return Outcome(STALE, order_id, alert["answer"])
-            if self.four_eyes and not self._agreed(order_id, value, who, now_ms):
-                return Outcome(WAITING, order_id, value)
-            with self._store.reading() as connection:
-                label = next_verdict(order_id, value, labels_of(connection, order_id))
-            self._publish(VERDICT, order_id, label, who, now_ms)
-            return Outcome(PUBLISHED, order_id, value)
+            said = self._judge.verdict([order_id], value, who, now_ms)
+            if said.error is not None:
+                raise said.error
+            return Outcome(PUBLISHED if said.published else WAITING, order_id, value)
 
     def undo(self, alert_id: str, who: str, now_ms: int) -> Outcome:
         """Takes the newest verdict back, or one's own opinion that waits for a second one."""
@@ -95,17 +91,56 @@ class Desk:
             if alert is None:
                 return Outcome(UNKNOWN)
             order_id = alert["order_id"]
-            with self._store.reading() as connection:
-                label = withdrawal(order_id, labels_of(connection, order_id))
-                own = self._audit.pseudonyms.of(who)
-                waits = alert["waiting"] and any(one.who == own for one in opinions(connection, order_id))
-            if waits:
-                self._change(OPINION_WITHDRAWN, order_id, {}, who, now_ms)
-                return Outcome(NO_LONGER, order_id)
-            if label is None:
+            taken = self._judge.take_back(order_id, who, now_ms)
+            if not taken:
                 return Outcome(NOTHING, order_id)
-            self._publish(WITHDRAWAL, order_id, label, who, now_ms)
+            if taken == OPINION_WITHDRAWN:
+                return Outcome(NO_LONGER, order_id)
             return Outcome(WITHDRAWN, order_id, self._alert(alert_id, "answer"))
+
+    def verdict_on_case(self, alert_id: str, value: float, who: str, now_ms: int, seen: str | None = None) -> Outcome:
+        """On all orders of the alert's case that are open: what has an answer keeps it. `seen`: the Figures' own."""
+        with self._one_by_one:
+            alert = self._alert(alert_id)
+            if alert is None:
+                return Outcome(UNKNOWN)
+            order_id, case = alert["order_id"], alert["grp"]
+            with self._store.reading() as connection:
+                now = figures(connection, [case])[case]
+                orders = open_orders(connection, case)
+            if seen is not None and seen != now.seen:
+                return Outcome(STALE, order_id)
+            if not orders:
+                return Outcome(ANSWERED, order_id)
+            wanted = orders[:MOST_AT_ONCE]
+            more = {CASE: case, ORDERS: len(wanted), TOGETHER: secrets.token_hex(8)}
+            said = self._judge.verdict(wanted, value, who, now_ms, more)
+            done = (*said.published, *said.waiting)
+            if said.error is not None and not done:
+                raise said.error
+            kind, left = PUBLISHED if said.published else WAITING, len(orders) - len(done)
+            return Outcome(kind, order_id, value, done, len(said.waiting), left, str(said.error or ""))
+
+    def undo_on_case(self, alert_id: str, who: str, now_ms: int) -> Outcome:
+        """Takes back what was last said on the case as a whole, where it is still what is said of an order."""
+        with self._one_by_one:
+            alert = self._alert(alert_id)
+            if alert is None:
+                return Outcome(UNKNOWN)
+            case, order_id = alert["grp"], alert["order_id"]
+            own = self._audit.pseudonyms.of(who)
+            with self._store.reading() as connection:
+                together, orders = said_together(connection, case, own)
+            more, done = {CASE: case, ORDERS: len(orders), TOGETHER: together}, list[str]()
+            for order in orders:
+                try:
+                    self._judge.take_back(order, who, now_ms, more)
+                except HeadraceError as error:
+                    if not done:
+                        raise
+                    return Outcome(WITHDRAWN, order_id, None, tuple(done), 0, len(orders) - len(done), str(error))
+                done.append(order)
+            return Outcome(WITHDRAWN if done else NOTHING, order_id, orders=tuple(done))
 
     def note(self, alert_id: str, text: str, who: str, now_ms: int, note_id: str = "") -> Outcome:
         """`note_id` makes a form that is sent twice one note. The audit log knows of it, not what it says, and first:
@@ -114,7 +149,7 @@ class Desk:
         if alert is None or not text.strip():
             return Outcome(UNKNOWN if alert is None else NOTHING)
         note = Note(note_id or uuid.uuid4().hex, alert["order_id"], who, now_ms, text.strip()[:MOST_CHARACTERS])
-        self._change(NOTE, note.order_id, {"note": note.note_id}, who, now_ms)
+        self._judge.change(NOTE, note.order_id, {"note": note.note_id}, who, now_ms)
         self.notes.add(note, alert["user_id"])
         return Outcome("noted", note.order_id)
 
@@ -124,7 +159,7 @@ class Desk:
         own = {note.note_id for note in self.notes.of(alert["order_id"]) if note.who == who} if alert else set()
         if alert is None or note_id not in own:
             return Outcome(NOTHING)
-        self._change(NOTE_REMOVED, alert["order_id"], {"note": note_id}, who, now_ms)
+        self._judge.change(NOTE_REMOVED, alert["order_id"], {"note": note_id}, who, now_ms)
         self.notes.remove(alert["order_id"], note_id, who)
         return Outcome("note removed", alert["order_id"])
 
@@ -134,47 +169,8 @@ class Desk:
         if alert is None:
             return Outcome(UNKNOWN)
         to = self._audit.pseudonyms.of(whom) if whom else ""
-        self._change(ASSIGNMENT, alert["order_id"], {"to": to}, who, now_ms)
+        self._judge.change(ASSIGNMENT, alert["order_id"], {"to": to}, who, now_ms)
         return Outcome("assigned", alert["order_id"])
-
-    def _agreed(self, order_id: str, value: float, who: str, now_ms: int) -> bool:
-        """Notes what this analyst says; whether another one has said the same before.
-
-        Before: by the audit log, which has one order for all consoles. So of two that speak at once on two of them, the
-        second one sees the first, and it is one that publishes.
-        """
-        own = self._change(OPINION, order_id, {"value": value}, who, now_ms)
-        self._catch_up()
-        with self._store.reading() as connection:
-            said = opinions(connection, order_id)
-            newest = {
-                change.who: change.change_id for change in changes(connection, order_id) if change.action == OPINION
-            }
-        return any(
-            one.value == value and one.who != own.who and newest.get(one.who, own.sequence) < own.sequence
-            for one in said
-        )
-
-    def _publish(self, action: str, order_id: str, label: Label, who: str, now_ms: int) -> None:
-        """The audit log first: an entry whose label never came shows as such, a label without an entry would not."""
-        label = label._replace(observed_at=now_ms)
-        told = {name: getattr(label, name) for name in ("label_id", "value", "revision", "withdrawn")}
-        entry = self._append(action, order_id, told, who, now_ms)
-        self._labels.say(order_id, label)
-        with self._store.writing() as connection:
-            put_change(connection, Change.of(entry))
-            put_label(connection, order_id, label)
-            refresh(connection, [order_id])
-
-    def _change(self, action: str, order_id: str, detail: Mapping[str, Any], who: str, now_ms: int) -> Entry:
-        entry = self._append(action, order_id, detail, who, now_ms)
-        with self._store.writing() as connection:
-            put_change(connection, Change.of(entry))
-            refresh(connection, [order_id])
-        return entry
-
-    def _append(self, action: str, order_id: str, detail: Mapping[str, Any], who: str, now_ms: int) -> Entry:
-        return self._audit.append(who, action, order_id, detail, now_ms)
 
     def _alert(self, alert_id: str, column: str = "") -> Any:
         with self._store.reading() as connection:

@@ -18,6 +18,7 @@ from streams.console.rows import (
     WITHDRAWAL,
     Change,
 )
+from streams.console.together import TOGETHER
 
 Translate = Callable[..., str]
 PLAIN = {
@@ -69,9 +70,11 @@ def _done(change: Change, known: set[str]) -> Event:
         verdict, tone = _said(float(detail.get("value", 0)))
         name = "Opinion" if change.action == OPINION else "Verdict"
         lost = change.action == VERDICT and detail.get("label_id") not in known
-        words = f"{name}: {{verdict}}" + (", not published" if lost else "")
+        whole = ", for the whole case" if detail.get(TOGETHER) else ""
+        words = f"{name}: {{verdict}}{whole}" + (", not published" if lost else "")
         return Event(change.at, words, "" if lost else tone, change.who, verdict)
-    return Event(change.at, PLAIN.get(change.action, change.action), "", change.who)
+    whole = ", for the whole case" if detail.get(TOGETHER) else ""
+    return Event(change.at, PLAIN.get(change.action, change.action) + whole, "", change.who)
 
 
 def _said(value: float) -> tuple[str, str]:

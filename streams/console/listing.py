@@ -1,13 +1,15 @@
-"""The queue: which alerts a page shows, in which order, and where the next page begins.
+"""The queue: which cases a page shows, or which alerts each by itself, in which order, and where the next page begins.
 Pages go by key, not by number: what arrives meanwhile moves nothing that is being read.
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from streams.console.figures import Figures, figures
 from streams.console.store import SEEN
 from streams.events import ENTITY_FIELDS
 
@@ -33,7 +35,10 @@ class Filter:
     most: str = ""
     mine: str = ""
     text: str = ""
-    grouped: str = ""
+    case: str = ""
+    """An alert_id: what is in one case with it."""
+    each: str = ""
+    """Each alert in a row of its own; without it the alerts of a case share one."""
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> "tuple[Filter, dict[str, str]]":
@@ -57,7 +62,7 @@ class Filter:
     @property
     def narrowed(self) -> bool:
         """Whether anything but state and order was asked for."""
-        return self != Filter(self.state, self.sort)
+        return self != Filter(self.state, self.sort, each=self.each)
 
     def conditions(self, reader: "Reader", of: str = "a") -> tuple[list[str], list[Any]]:
         """As SQL over alerts by the name `of`, and its values."""
@@ -75,6 +80,8 @@ class Filter:
         for name, sign in (("least", ">="), ("most", "<=")):
             if (units := _units(getattr(self, name))) is not None:
                 found.append((f"{of}.amount {sign} ?", [round(units * 10_000)]))
+        if self.case:
+            found.append((f"{of}.grp = (SELECT grp FROM alerts WHERE alert_id = ?)", [self.case]))
         if self.mine and reader.who:
             found.append((f"{of}.assignee = ?", [reader.who]))
         if self.text:
@@ -105,12 +112,15 @@ NOBODY = Reader()
 
 
 class Listed(NamedTuple):
-    """A page of the queue. after: where the next one begins, empty on the last; total: how many there are in all,
-    MOST_COUNTED + 1 if there are more, None where the filter is not narrow and the counts of all alerts say it."""
+    """A page of the queue. after: where the next one begins, empty on the last; total: how many rows there are in all,
+    MOST_COUNTED + 1 if there are more, None where the filter is not narrow and the counts of all alerts say it.
+    cases: by `grp` what is known of the whole case; an alert that is one by itself has them too. Empty, where each
+    alert has a row of its own."""
 
     alerts: list[sqlite3.Row]
     after: str
     total: int | None = None
+    cases: Mapping[str, Figures] = MappingProxyType({})
 
 
 def queue(
@@ -119,8 +129,9 @@ def queue(
     """A narrow filter looks at each alert once, and then knows them all; a wide one goes by the index of the order."""
     column, place, total = SORTS[asked.sort], _place(after), None
     conditions, values = _wanted(asked, reader)
-    if replace(asked, grouped="").narrowed:
-        query = f"SELECT a.{column}, a.alert_id FROM alerts a NOT INDEXED {_where(conditions)} LIMIT ?"
+    if asked.narrowed:
+        scan = "" if asked.case else "NOT INDEXED"
+        query = f"SELECT a.{column}, a.alert_id FROM alerts a {scan} {_where(conditions)} LIMIT ?"
         keys = [tuple(row) for row in connection.execute(query, [*values, MOST_COUNTED + 1])]
         total = len(keys)
         if total <= MOST_COUNTED:
@@ -131,14 +142,15 @@ def queue(
         conditions, values = [*conditions, f"(a.{column}, a.alert_id) < (?, ?)"], [*values, *place]
     order = f"ORDER BY a.{column} DESC, a.alert_id DESC LIMIT ?"
     found = connection.execute(f"{_SELECT} {_where(conditions)} {order}", [*values, size + 1]).fetchall()
-    more = found[size - 1] if len(found) > size else None
-    return Listed(found[:size], f"{more[column]!r}~{more['alert_id']}" if more else "", total)
+    more, found = found[size - 1] if len(found) > size else None, found[:size]
+    known = {} if asked.each else figures(connection, [row["grp"] for row in found], asked.state)
+    return Listed(found, f"{more[column]!r}~{more['alert_id']}" if more else "", total, known)
 
 
 def _wanted(asked: Filter, reader: Reader) -> tuple[list[str], list[Any]]:
-    """The filter's conditions; of linked alerts, if so asked, the first of each group speaks for it."""
+    """The filter's conditions; the first alert of each case, as far as the filter sees it, speaks for the case."""
     conditions, values = asked.conditions(reader)
-    if asked.grouped:
+    if not asked.each:
         column = SORTS[asked.sort]
         same, same_values = asked.conditions(reader, "b")
         rival = " AND ".join(["b.grp = a.grp", f"(b.{column}, b.alert_id) > (a.{column}, a.alert_id)", *same])
@@ -151,33 +163,61 @@ def _where(conditions: list[str]) -> str:
     return f"WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-_SELECT = f"SELECT a.*, {SEEN}, (SELECT count(*) - 1 FROM alerts g WHERE g.grp = a.grp) AS linked FROM alerts a"
+_SELECT = f"SELECT a.*, {SEEN} FROM alerts a"
 
 
-def one(connection: sqlite3.Connection, alert_id: str) -> Listed:
-    """A page of this alert alone, or of none."""
-    return Listed(connection.execute(f"{_SELECT} WHERE a.alert_id = ?", (alert_id,)).fetchall(), "")
+def one(connection: sqlite3.Connection, alert_id: str, asked: Filter) -> Listed:
+    """A page of this alert alone, or of none, as a row of what was asked for."""
+    found = connection.execute(f"{_SELECT} WHERE a.alert_id = ?", (alert_id,)).fetchall()
+    known = {} if asked.each else figures(connection, [row["grp"] for row in found], asked.state)
+    return Listed(found, "", cases=known)
 
 
 def neighbours(
     connection: sqlite3.Connection, asked: Filter, alert: sqlite3.Row, reader: Reader = NOBODY
 ) -> tuple[str, str]:
-    """The alert_ids before and after this one in the queue; empty where there is none."""
+    """The alert_ids before and after this one in the queue, where cases have one row of other cases; empty where there
+    is none."""
     column = SORTS[asked.sort]
-    conditions, values = replace(asked, grouped="").conditions(reader)
+    conditions, values = _wanted(asked, reader)
+    place = (alert[column], alert["alert_id"])
+    if not asked.each:
+        conditions, values = [*conditions, "a.grp <> ?"], [*values, alert["grp"]]
+        place = _spokesman(connection, asked, alert, reader) or place
     found = []
     for sign, order in ((">", "ASC"), ("<", "DESC")):
         where = " AND ".join([*conditions, f"(a.{column}, a.alert_id) {sign} (?, ?)"])
         row = connection.execute(
             f"SELECT a.alert_id FROM alerts a WHERE {where} ORDER BY a.{column} {order}, a.alert_id {order} LIMIT 1",
-            [*values, alert[column], alert["alert_id"]],
+            [*values, *place],
         ).fetchone()
         found.append(row[0] if row else "")
     return found[0], found[1]
 
 
+def _spokesman(
+    connection: sqlite3.Connection, asked: Filter, alert: sqlite3.Row, reader: Reader
+) -> tuple[Any, str] | None:
+    """The place of the row that the alert's case has in the queue; None where it has none any more."""
+    column = SORTS[asked.sort]
+    conditions, values = asked.conditions(reader)
+    where = " AND ".join(["a.grp = ?", *conditions])
+    order = f"ORDER BY a.{column} DESC, a.alert_id DESC LIMIT 1"
+    query = f"SELECT a.{column}, a.alert_id FROM alerts a INDEXED BY alerts_group WHERE {where} {order}"
+    row = connection.execute(query, [alert["grp"], *values]).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def cases_of(connection: sqlite3.Connection, orders: Sequence[str]) -> list[str]:
+    """The names of the cases that these orders are in."""
+    marks = ",".join("?" * len(orders))
+    found = connection.execute(f"SELECT DISTINCT grp FROM alerts WHERE order_id IN ({marks}) ORDER BY grp", orders)
+    return [row[0] for row in found]
+
+
 class Counts(NamedTuple):
-    """Of all alerts. `stake`: expected loss of those that are open, in the policy's currency."""
+    """Of all alerts. `stake`: expected loss of those that are open, in the policy's currency; `cases`: how many cases
+    those are."""
 
     open: int
     waiting: int
@@ -185,6 +225,7 @@ class Counts(NamedTuple):
     block: int
     review: int
     stake: float
+    cases: int
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
@@ -194,7 +235,8 @@ def counts(connection: sqlite3.Connection) -> Counts:
         "coalesce(sum(answered = 0 AND decision = 'review'), 0) AS review FROM alerts"
     ).fetchone()
     stake = connection.execute("SELECT coalesce(sum(loss), 0.0) FROM alerts WHERE answered = 0").fetchone()[0]
-    return Counts(**dict(row), stake=stake)
+    cases = connection.execute("SELECT count(DISTINCT grp) FROM alerts WHERE answered = 0").fetchone()[0]
+    return Counts(**dict(row), stake=stake, cases=cases)
 
 
 def facets(connection: sqlite3.Connection) -> dict[str, list[str]]:

@@ -54,8 +54,9 @@ class Office:
             return
         if new:
             self.hub.say("alerts", {"alerts": list(new)[:TOLD_AT_ONCE]})
-        self.hub.say("orders", {"orders": sorted(orders)[:TOLD_AT_ONCE]})
+        told = sorted(orders)[:TOLD_AT_ONCE]
         with self.store.reading() as connection:
+            self.hub.say("orders", {"orders": told, "cases": listing.cases_of(connection, told)})
             self.hub.say("counts", counted(listing.counts(connection)))
 
     def item_name(self, item_id: str) -> str:

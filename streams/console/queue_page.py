@@ -59,7 +59,7 @@ async def row(request: web.Request) -> web.Response:
 
     def found() -> dict[str, Any]:
         with office.store.reading() as connection:
-            return {"listed": listing.one(connection, alert_id), "who": office.who()}
+            return {"listed": listing.one(connection, alert_id, asked), "who": office.who()}
 
     values = await work(request, found)
     if not values["listed"].alerts:

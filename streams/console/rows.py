@@ -19,7 +19,7 @@ FORMAT_KNOWN_BYTES = ROW.itemsize
 
 BECAUSE = (", mostly because ", "主要因为")
 DETAIL = (
-    "event_id", "reasons", "rules", "links", "entities", "contributions", "completeness_error", "sentences",
+    "event_id", "reasons", "rules", "links", "linked", "entities", "contributions", "completeness_error", "sentences",
     "order_partition", "order_offset", "expected_loss",
 )  # fmt: skip
 COLUMNS = (

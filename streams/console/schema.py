@@ -5,7 +5,7 @@ A file of another layout is deleted: all that is in it comes again from the topi
 import sqlite3
 from pathlib import Path
 
-LAYOUT = 2
+LAYOUT = 3
 CACHE_KB = 8_192  # of each connection
 
 # Alerts are narrow, as a filter may have to look at all of them: what only a case shows has tables of its own.
@@ -25,6 +25,7 @@ CREATE TABLE alerts (
 CREATE INDEX alerts_order ON alerts (order_id);
 CREATE INDEX alerts_user ON alerts (user_id);
 CREATE INDEX alerts_group ON alerts (grp);
+CREATE INDEX alerts_cases ON alerts (answered, grp);
 CREATE INDEX alerts_loss ON alerts (answered, loss, alert_id);
 CREATE INDEX alerts_probability ON alerts (answered, probability, alert_id);
 CREATE INDEX alerts_newest ON alerts (answered, raised_at, alert_id);
@@ -40,7 +41,7 @@ CREATE TABLE features (
 CREATE TABLE rules (rule TEXT, alert_id TEXT, PRIMARY KEY (rule, alert_id)) WITHOUT ROWID;
 CREATE INDEX rules_alert ON rules (alert_id);
 CREATE TABLE entities (
-  token TEXT, alert_id TEXT, user_id TEXT NOT NULL, PRIMARY KEY (token, alert_id)
+  token TEXT, user_id TEXT, alert_id TEXT, PRIMARY KEY (token, user_id, alert_id)
 ) WITHOUT ROWID;
 CREATE INDEX entities_alert ON entities (alert_id);
 

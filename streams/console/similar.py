@@ -25,10 +25,11 @@ class Similar(NamedTuple):
 
 
 def nearest(connection: sqlite3.Connection, alert_id: str, fields: bytes) -> list[Similar]:
-    """Among the newest answered alerts, this one's own left out; the nearest first."""
+    """Among the newest answered alerts, those of its own case left out, as its page lists them; the nearest first."""
     query = (
         "SELECT a.alert_id, f.fields FROM alerts a JOIN features f USING (alert_id) "
-        "WHERE a.answered = 1 AND a.alert_id <> ? AND length(f.fields) = ? ORDER BY a.raised_at DESC LIMIT ?"
+        "WHERE a.answered = 1 AND a.grp <> (SELECT grp FROM alerts WHERE alert_id = ?) AND length(f.fields) = ? "
+        "ORDER BY a.raised_at DESC LIMIT ?"
     )
     found = connection.execute(query, (alert_id, 4 * len(FIELDS), NEWEST)).fetchall()
     if not found or len(fields) != 4 * len(FIELDS):

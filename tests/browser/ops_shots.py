@@ -14,15 +14,24 @@ from playwright.sync_api import Browser, Page
 from streams.access.gate import COOKIE
 from streams.console.ops.rates import Answer
 from tests import console_ops
+from tests.browser import ops_story
 from tests.browser.driving import browser
 from tests.browser.shots import FOLDER, SIZES, THEMES, reduced
 from tests.console_ops import House, filled, house
 
+BAD = "20260131T140000-cccccccc"
 PAGES = {
     "live": "/live", "quality": "/quality?task=fraud", "learn": "/learn", "releases": "/releases?task=fraud",
-    "letters": "/letters", "policies": "/policies", "policy": "/policies/new", "lists": "/lists",
-    "rollback": "/releases/fraud/rollback",
+    "release": f"/releases/fraud/at/{BAD}", "promote": f"/releases/fraud/promote?version={BAD}",
+    "rollback": "/releases/fraud/rollback", "pin": "/releases/fraud/pin",
+    "letters": "/letters", "letter": f"/letters/at/{ops_story.LETTER}", "replay": "/letters/replay?all=1",
+    "policies": "/policies", "policy": "/policies/new", "policy-diff": "/policies/at/winter@2?against=spring@1",
+    "backtest": "/policies/backtests/1", "lists": "/lists", "audit": "/audit",
 }  # fmt: skip
+REFUSED = {"refused": "/audit"}
+"""To a viewer."""
+EMPTY = {"live-empty": "/live", "releases-empty": "/releases", "audit-away": "/audit"}
+"""Of a console that has only just begun, its broker away."""
 NOBODY, WORKER, LEARNER = "10.0.0.8:6066", "127.0.0.1:6066", "127.0.0.1:6067"
 TICKS, STEP_MS = 900, 2_000
 RELEASES = ("fraud/20260131T130000-bbbbbbbb", "fraud/20260131T120000-aaaaaaaa")
@@ -39,9 +48,19 @@ def take(folder: Path) -> list[Path]:
         made.here.scraper.round = nothing  # type: ignore[method-assign, assignment]  # what is put in is what is shown
         made.shown.now = int(time.time() * 1000)
         half_an_hour(made)
-        visitor = made.visitor("admin")
-        for size, theme in product(SIZES, THEMES):
-            taken += _round(chrome, made, visitor.cookie, folder, size, theme)
+        ops_story.knocks(made)
+        with ops_story.told(made):
+            taken += _rounds(chrome, made, folder, PAGES) + _rounds(chrome, made, folder, REFUSED, "viewer")
+    with TemporaryDirectory() as home, house(Path(home), workers=(), learners=()) as made, browser() as chrome:
+        made.here.scraper.round = nothing  # type: ignore[method-assign, assignment]  # nobody is there to be asked
+        taken += _rounds(chrome, made, folder, EMPTY)
+    return taken
+
+
+def _rounds(chrome: Browser, made: House, folder: Path, pages: dict[str, str], role: str = "admin") -> list[Path]:
+    cookie, taken = made.visitor(role).cookie, list[Path]()
+    for size, theme in product(SIZES, THEMES):
+        taken += _round(chrome, made, cookie, folder, size, theme, pages)
     return taken
 
 
@@ -49,16 +68,33 @@ async def nothing(*_: object) -> None:
     """No worker is asked."""
 
 
-def _round(chrome: Browser, made: House, cookie: str, folder: Path, size: str, theme: str) -> list[Path]:
+def _round(
+    chrome: Browser, made: House, cookie: str, folder: Path, size: str, theme: str, pages: dict[str, str]
+) -> list[Path]:
     width, height = SIZES[size]
     context = chrome.new_context(viewport={"width": width, "height": height}, color_scheme=theme)  # type: ignore[arg-type]  # one of two words
     context.add_cookies([{"name": COOKIE, "value": cookie, "url": made.where}])
     page, taken = context.new_page(), []
-    for name, path in PAGES.items():
+    for name, path in pages.items():
         page.goto(made.where + path, wait_until="load")
         page.wait_for_timeout(300)
         taken.append(_shot(page, folder / f"ops-{name}-{size}-{theme}.png"))
+        if name == "policy":
+            taken += _forms(page, folder, f"{size}-{theme}")
     context.close()
+    return taken
+
+
+def _forms(page: Page, folder: Path, ending: str) -> list[Path]:
+    """What a draft looks like that is wrong, and one that can be used."""
+    taken = []
+    for name, document in (("policy-wrong", ops_story.DOCUMENT.replace("order.amount < 5.0", "order.amuont < 5.0")),
+                           ("policy-checked", ops_story.DOCUMENT)):  # fmt: skip
+        page.get_by_label("Document").fill(document.strip() + "\n")
+        page.get_by_role("button", name="Check").click()
+        page.wait_for_load_state("load")
+        page.wait_for_timeout(300)
+        taken.append(_shot(page, folder / f"ops-{name}-{ending}.png"))
     return taken
 
 
@@ -123,5 +159,5 @@ def _process(now_ms: int, size: float) -> Series:
 
 
 if __name__ == "__main__":
-    for path in take(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER):
+    for path in take(Path(sys.argv[1]) if sys.argv[1:] else FOLDER):
         print(path)

@@ -95,6 +95,46 @@ def test_a_day_by_keys_alone(page: Page, console: Shown) -> None:
     page.wait_for_url("**text=605**")
 
 
+def test_a_case_is_judged_whole_by_one_key_and_taken_back_in_the_queue_and_on_its_page(
+    page: Page, console: Shown
+) -> None:
+    chosen, toasts = page.locator("tr[aria-current]"), page.locator("#toasts")
+    for _ in range(9):
+        page.keyboard.press("j")
+        if chosen.get_attribute("data-case"):
+            break
+    row = page.locator(f"tr[data-alert='{chosen.get_attribute('data-alert')}']")
+    expect(row.locator("[data-state]")).to_have_text("4 open 2 fraud")
+    page.keyboard.press("f")
+    expect(toasts).to_contain_text("4 orders of the case: fraud. The labels are published.")
+    expect(row.locator("[data-state]")).to_have_text("6 fraud")
+    assert len({order for order, _ in console.labels.said}) == len(console.labels.said) == 4
+    page.keyboard.press("u")
+    expect(toasts).to_contain_text("Taken back on 4 orders of the case.")
+    expect(row.locator("[data-state]")).to_have_text("4 open 2 fraud")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/cases/**")
+    here = page.locator("#the-case")
+    expect(here.locator("tbody tr")).to_have_count(6)
+    page.keyboard.press("G")
+    expect(here).to_contain_text("4 genuine")
+    expect(page.locator(".verdict-now")).to_contain_text("Genuine")
+    expect(here.locator("[data-whole]")).to_have_count(0)
+    page.keyboard.press("U")
+    expect(here).to_contain_text("4 open")
+    assert len(console.labels.said) == 16
+
+
+def test_who_judges_a_case_that_has_grown_is_told_beside_its_buttons(page: Page, console: Shown) -> None:
+    page.goto(f"{page.url.split('/queue')[0]}/cases/{_of(console, 'u18314')}")
+    console.store.apply(Batch([alert("late", user_id="new", entities=["device:device-7f3e9a41c2"])]))
+    page.keyboard.press("F")
+    expect(page.locator("#case-error")).to_contain_text("since you opened it")
+    assert console.labels.said == []
+    page.reload()
+    expect(page.locator("#the-case tbody tr")).to_have_count(7)
+
+
 def test_a_new_alert_is_announced_and_moves_nothing_that_is_being_read(page: Page, console: Shown) -> None:
     expect(page.locator("#live")).to_have_text("live")
     page.keyboard.press("j")
@@ -177,7 +217,8 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(
     door.goto(f"{base}/login")
     assert violations(door) == []
     page = log_in(context, base, console.code("analyst", "mara"))
-    for path in ("/queue", "/queue?text=nobody", "/queue?state=all", f"/cases/{_open(console)}", "/cases/none"):
+    cases = f"/cases/{_open(console)}", f"/cases/{_of(console, 'u18314')}"
+    for path in ("/queue", "/queue?text=nobody", "/queue?state=all", "/queue?each=1&state=all", *cases, "/cases/none"):
         page.goto(base + path)
         page.wait_for_timeout(200)  # what comes later has come
         assert violations(page) == [], path
@@ -250,7 +291,11 @@ def test_what_was_typed_outlives_the_session_that_it_was_typed_in(chrome: Browse
 
 
 def _open(console: Shown) -> str:
+    return _of(console, "u15218")
+
+
+def _of(console: Shown, user: str) -> str:
     with console.store.reading() as connection:
-        row = connection.execute("SELECT order_id FROM alerts WHERE user_id = 'u15218'").fetchone()
+        row = connection.execute("SELECT order_id FROM alerts WHERE user_id = ?", (user,)).fetchone()
     assert re.fullmatch(r"\d+", row[0])
     return alert_id(row[0])

@@ -10,17 +10,17 @@ const address = (one) => `/cases/${one}?${query}`;
 const DRAFT = `draft ${alert}`;
 let changing = false;
 
-async function send(action, fields) {
+async function send(action, fields, told = wrong) {
   if (changing) return;
   changing = true;
-  if (wrong) wrong.hidden = true;
+  if (told) told.hidden = true;
   try {
     const said = await change(`/cases/${alert}/${action}`, fields);
     sessionStorage.setItem("said", said.words);
     location.assign(address(alert));
   } catch (error) {
     changing = false;
-    if (wrong) { wrong.textContent = error.message; wrong.hidden = false; wrong.scrollIntoView({ block: "nearest" }); }
+    if (told) { told.textContent = error.message; told.hidden = false; told.scrollIntoView({ block: "nearest" }); }
   }
 }
 
@@ -33,6 +33,22 @@ if (buttons) {
 if (back) {
   back.addEventListener("submit", (event) => { event.preventDefault(); send("undo", {}); });
   onKey("u", () => send("undo", {}));
+}
+
+// The whole case: by capitals, as the small letters are for the one order that is shown.
+const whole = document.querySelector("form[data-whole]");
+const wholeBack = document.querySelector("form[data-undo-whole]");
+const wholeWrong = document.getElementById("case-error");
+if (whole) {
+  const judge = (verdict) => send("verdict", { verdict, whole: "1", seen: whole.elements.seen.value }, wholeWrong);
+  whole.addEventListener("submit", (event) => { event.preventDefault(); judge(event.submitter.value); });
+  onKey("F", () => judge("fraud"));
+  onKey("G", () => judge("genuine"));
+}
+if (wholeBack) {
+  const takeBack = () => send("undo", { whole: "1" }, wholeWrong);
+  wholeBack.addEventListener("submit", (event) => { event.preventDefault(); takeBack(); });
+  onKey("U", takeBack);
 }
 
 const said = sessionStorage.getItem("said");
@@ -75,8 +91,8 @@ if (form) {
 
 listen({
   counts: count,
-  orders: ({ orders }) => {
-    if (!orders.includes(order) || changing) return;
+  orders: ({ orders, cases }) => {
+    if (!(orders.includes(order) || cases?.includes(page.dataset.case)) || changing) return;
     toast(page.dataset.changed, { action: page.dataset.reload, act: () => location.reload(), seconds: 60 });
   },
 });

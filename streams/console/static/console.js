@@ -25,6 +25,10 @@ export async function change(address, fields = {}) {
   return said;
 }
 
+// On a phone the navigation is wider than the window: where one is shall be seen.
+const here = document.querySelector(".nav [aria-current]");
+if (here) here.parentElement.scrollLeft = here.offsetLeft - (here.parentElement.clientWidth - here.offsetWidth) / 2;
+
 const toasts = document.getElementById("toasts");
 
 export function toast(words, { tone = "", action = "", act = null, seconds = 8 } = {}) {

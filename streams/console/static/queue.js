@@ -1,4 +1,5 @@
 // The queue: a row that keys act on, verdicts without leaving the list, and news that moves nothing.
+// The row of a case stands for all of its orders: a verdict on it is for those that are open.
 import { change, count, listen, onKey, toast } from "./console.js";
 
 const place = document.getElementById("rows");
@@ -7,7 +8,8 @@ const live = document.getElementById("live");
 const filters = document.getElementById("filters");
 const rows = () => [...place.querySelectorAll("tr[data-alert]")];
 let chosen = null;
-let last = null; // the row of the last verdict, for undo
+let last = null; // the alert of the last verdict and whether it was for its case, for undo
+const whole = (row) => (row.dataset.case ? { whole: "1" } : {});
 const fresh = new Set();
 
 function choose(row, { focus = true } = {}) {
@@ -30,8 +32,8 @@ async function judge(verdict) {
   const row = chosen;
   if (!row) { move(1); return; }
   try {
-    const said = await change(`/cases/${row.dataset.alert}/verdict`, { verdict, seen: row.dataset.seen });
-    last = row.dataset.alert;
+    const said = await change(`/cases/${row.dataset.alert}/verdict`, { verdict, seen: row.dataset.seen, ...whole(row) });
+    last = { alert: row.dataset.alert, fields: whole(row) };
     toast(said.words, { action: `${news.dataset.undo} (u)`, act: undo });
     move(1);
     await refresh([row.dataset.order]);
@@ -42,13 +44,14 @@ async function judge(verdict) {
 }
 
 async function undo() {
-  const alert = chosen && chosen.dataset.answered === "1" ? chosen.dataset.alert : last;
-  if (!alert) return;
+  const mine = last && chosen?.dataset.alert === last.alert;
+  const what = chosen && chosen.dataset.answered === "1" && !mine ? { alert: chosen.dataset.alert, fields: whole(chosen) } : last;
+  if (!what) return;
   try {
-    const said = await change(`/cases/${alert}/undo`);
+    const said = await change(`/cases/${what.alert}/undo`, what.fields);
     toast(said.words);
     last = null;
-    const row = rows().find((one) => one.dataset.alert === alert);
+    const row = rows().find((one) => one.dataset.alert === what.alert);
     if (row) { choose(row); await refresh([row.dataset.order]); }
   } catch (error) {
     toast(error.message, { tone: "bad", seconds: 15 });
@@ -56,8 +59,8 @@ async function undo() {
 }
 
 // A row that changed is shown as it is now, in its place: it leaves the list only when the list is asked for anew.
-async function refresh(orders) {
-  const wanted = rows().filter((row) => orders.includes(row.dataset.order));
+async function refresh(orders, cases = []) {
+  const wanted = rows().filter((row) => orders.includes(row.dataset.order) || cases.includes(row.dataset.case));
   await Promise.all(wanted.map(async (row) => {
     const answer = await fetch(`/rows/${row.dataset.alert}?${row.closest("table").dataset.query}`);
     if (!answer.ok) return;
@@ -100,7 +103,7 @@ async function show() {
 
 listen({
   alerts: ({ alerts }) => { for (const alert of alerts) fresh.add(alert); tell(); },
-  orders: ({ orders }) => refresh(orders),
+  orders: ({ orders, cases }) => refresh(orders, cases),
   counts: count,
   resync: () => show(),
 }, (on) => { live.textContent = on ? live.dataset.on : live.dataset.off; live.classList.toggle("on", on); });
