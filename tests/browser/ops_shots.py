@@ -5,6 +5,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Collection
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +40,8 @@ Series = dict[str, dict[tuple[str, ...], float]]
 SPOKEN = "The candidate predicts too much."
 
 
-def take(folder: Path) -> list[Path]:
+def take(folder: Path, names: Collection[str] = ()) -> list[Path]:
+    """`names`: of these pages only."""
     folder.mkdir(parents=True, exist_ok=True)
     console_ops.EVIL = SPOKEN  # the tests put script there, to see it refused
     taken: list[Path] = []
@@ -50,11 +52,16 @@ def take(folder: Path) -> list[Path]:
         half_an_hour(made)
         ops_story.knocks(made)
         with ops_story.told(made):
-            taken += _rounds(chrome, made, folder, PAGES) + _rounds(chrome, made, folder, REFUSED, "viewer")
+            taken += _rounds(chrome, made, folder, _of(PAGES, names))
+            taken += _rounds(chrome, made, folder, _of(REFUSED, names), "viewer")
     with TemporaryDirectory() as home, house(Path(home), workers=(), learners=()) as made, browser() as chrome:
         made.here.scraper.round = nothing  # type: ignore[method-assign, assignment]  # nobody is there to be asked
-        taken += _rounds(chrome, made, folder, EMPTY)
+        taken += _rounds(chrome, made, folder, _of(EMPTY, names))
     return taken
+
+
+def _of(pages: dict[str, str], names: Collection[str]) -> dict[str, str]:
+    return {name: path for name, path in pages.items() if name in names or not names}
 
 
 def _rounds(chrome: Browser, made: House, folder: Path, pages: dict[str, str], role: str = "admin") -> list[Path]:
@@ -159,5 +166,5 @@ def _process(now_ms: int, size: float) -> Series:
 
 
 if __name__ == "__main__":
-    for path in take(Path(sys.argv[1]) if sys.argv[1:] else FOLDER):
+    for path in take(Path(sys.argv[1]) if sys.argv[1:] else FOLDER, sys.argv[2:]):
         print(path)
