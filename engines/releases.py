@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from engines import files
 from engines.manifest import MANIFEST, Description, Manifest, parse
-from schemas.errors import ReleaseError
+from schemas.errors import ReleaseError, StoreUnavailable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -116,8 +116,7 @@ class ReleaseStore:
         try:
             data: bytes = self.fs.cat_file(f"{path}/{MANIFEST}")
         except OSError as error:
-            known = ", ".join(self.list(task)[-3:]) or "none"
-            raise ReleaseError(f"no release {task}/{version}", where=path, expected=f"one of: {known}") from error
+            raise self._missing(task, version, path, error) from error
         manifest, found = parse(data, f"{path}/{MANIFEST}"), hashlib.sha256(data).hexdigest()
         if (manifest.task, manifest.version) != (task, version):
             raise ReleaseError(f"the manifest is of {manifest.task}/{manifest.version}", where=path, todo=files.AGAIN)
@@ -126,6 +125,21 @@ class ReleaseStore:
         folder = Path(path) if self.local else self._cached(path, manifest, found)
         files.verify(folder, manifest)
         return Release(manifest, folder, found)
+
+    def _missing(self, task: str, version: str, path: str, error: OSError) -> ReleaseError:
+        """A release that is not in the store, or a store that is not there."""
+        try:
+            away = not isinstance(error, FileNotFoundError) or not self.fs.exists(self.root)
+        except OSError:
+            away = True
+        if away:
+            return StoreUnavailable(
+                f"no release {task}/{version}: the store does not answer ({type(error).__name__})",
+                where=self.url,
+                todo="look at `release_store`, and whether it is mounted; this is retried",
+            )
+        known = ", ".join(self.list(task)[-3:]) or "none"
+        return ReleaseError(f"no release {task}/{version}", where=path, expected=f"one of: {known}")
 
     def list(self, task: str) -> list[str]:
         """The task's versions in the order they were made; a folder without a manifest is none."""

@@ -15,6 +15,7 @@ Foreign errors are mapped to these once, at the edge; nothing above the edge cat
     ├── StateError               saved state that cannot be used
     │   └── FrontierTooOld       the log no longer reaches back to the saved state
     ├── ReleaseError             a release that is missing, half-copied, tampered with or of another format
+    │   └── StoreUnavailable     retriable: the store of releases is away, which says nothing about the release
     ├── EngineError              an engine that cannot be loaded, built or run
     └── TrainingError            examples that cannot teach a model, or a training that went astray
 """
@@ -117,6 +118,12 @@ class FrontierTooOld(StateError):
 
 class ReleaseError(HeadraceError):
     """A release that is missing, half-copied, tampered with or of another format."""
+
+
+class StoreUnavailable(ReleaseError):
+    """The store of releases is not there, or does not answer. Says nothing about the release: retry."""
+
+    retriable = True
 
 
 class EngineError(HeadraceError):

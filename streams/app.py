@@ -4,7 +4,6 @@ Faust gives assignment, rebalance and the services around them; records go throu
 import asyncio
 import logging
 import os
-import signal
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -24,6 +23,8 @@ from streams.consumer_thread import HEARTBEATS_PER_SESSION
 from streams.intake import Intake
 from streams.lease import Lease
 from streams.producer import DELIVERY_SHARE
+from streams.signals import hear
+from streams.tenure import CONFIRM_S, Moved, Share
 from streams.topics import clock_warning
 from streams.transport import SCHEME, Consumer
 
@@ -55,7 +56,7 @@ class App(faust.App):
         self.transacted: frozenset[str] = frozenset()
         self._intakes: list[Intake] = []
         self._finishing: list[Callable[[], Awaitable[None]]] = []
-        self._owned: tuple[int, set[TP]] = (0, set())
+        self.share = Share(self.lease, lambda: self.should_stop)
         self._predecessor_s = self.lease.seconds if settings.instance_id else 0.0
         super().__init__(settings.app_id, **options)
 
@@ -81,19 +82,33 @@ class App(faust.App):
         """Has `restore(assigned, kept)` awaited after each rebalance, before records flow.
 
         `kept` are those that this worker has had without a break since the last call: their state is current.
-        All others are to be restored, or dropped if not in `assigned`. An exception ends the worker.
+        All others are to be restored, or dropped if not in `assigned`. It asks `share.tenure` on its way and raises
+        Moved where that is over: then it is called again, for the next assignment. Any other exception ends the worker.
         """
 
         async def handle(*_: Any, **__: Any) -> None:
-            epoch, before = self._owned
             await self._predecessor_ended()
-            assigned = set(self.batches.assignment())
-            kept = assigned & before if epoch == self.lease.epoch else set()
-            owned = self.lease.epoch, assigned
-            await restore(assigned, kept)
-            self._owned = owned
+            while await self._assigned():
+                tenure, (assigned, kept) = self.share.tenure, self.share.begin()
+                try:
+                    await restore(assigned, kept)
+                except Moved as moved:
+                    log.info("the assignment ended while its partitions were restored")
+                    self.share.done(moved.done)
+                else:
+                    self.share.done(assigned)
+                    if not tenure.over:
+                        return
 
         self.on_rebalance_complete.connect(handle, weak=False)
+
+    async def _assigned(self) -> bool:
+        """Returns when there is an assignment that holds; False where the app stops. Faust would let records flow in
+        the middle of a rebalance.
+        """
+        while self.share.tenure.over and not self.should_stop:
+            await asyncio.sleep(CONFIRM_S)
+        return not self.should_stop
 
     async def _predecessor_ended(self) -> None:
         """A static member is let in at once, also while a process of its name still runs or is frozen: that one hands
@@ -207,15 +222,16 @@ def run_app(app: App) -> None:
     asyncio.run(until_stopped(app))
 
 
-async def until_stopped(app: App) -> None:
-    """`run_app` in a running loop."""
+async def until_stopped(app: App, asked: asyncio.Event | None = None, ready: Awaitable[None] | None = None) -> None:
+    """`run_app` in a running loop. It joins the group when `ready` is, and not before.
+
+    `asked` is set to stop it, by one who hears the signals already.
+    """
     for handler in logging.getLogger().handlers:
         handler.addFilter(_not_a_crash_of_ours)
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, asked.set)
-    starting = asyncio.ensure_future(start_app(app))
+    if asked is None:
+        hear(asyncio.get_running_loop(), (asked := asyncio.Event()).set)
+    starting = asyncio.ensure_future(start_app(app, ready))
     ending = [asyncio.ensure_future(event.wait()) for event in (asked, app._crashed)]
     await asyncio.wait([starting, *ending], return_when=asyncio.FIRST_COMPLETED)
     if not (starting.done() and starting.exception()):
@@ -235,8 +251,10 @@ def _not_a_crash_of_ours(record: logging.LogRecord) -> bool:
     return not (crash and record.exc_info and isinstance(record.exc_info[1], HeadraceError))
 
 
-async def start_app(app: App) -> None:
+async def start_app(app: App, ready: Awaitable[None] | None = None) -> None:
     """Starts the app in the running loop; returns when its first assignment is restored. `stop` ends it."""
+    if ready is not None:
+        await ready
     app.finalize()
     await app.start()
 

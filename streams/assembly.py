@@ -3,6 +3,7 @@ Whatever is away is waited for, and said; nothing here reads an event.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -98,7 +99,8 @@ class Assembly:
         await until_it_works("releases", self.live.wait_current, READ_TIMEOUT_S)
         while cold := self.live.cold:
             await asyncio.to_thread(self.live.adopt_newest)
-            self.waiting = tuple(f"there is no live release of {task} on {settings.topics.releases}" for task in cold)
+            self.live.swaps.tick(time.monotonic())  # what waits for the store is tried again
+            self.waiting = tuple(map(self.live.lacks, cold))
             await asyncio.sleep(COLD_POLL_S)
         self.waiting = ()
         self.scorer = Scorer(

@@ -53,14 +53,15 @@ class Compacted:
         return self._broken or self._refused
 
     def wait_current(self, timeout: float) -> None:
-        """Returns when all that is on the topic now was applied; after `timeout` s raises what is in the way.
+        """Returns when all that is on the topic now was applied; after `timeout` s, or when it is stopped, raises what
+        is in the way.
 
         A fault of `apply` is raised as it is.
         """
         deadline = time.monotonic() + timeout
         ends = self._ends(deadline)
         with self._moved:
-            self._moved.wait_for(lambda: self._fault or self._reached(ends), _left(deadline))
+            self._moved.wait_for(lambda: self._over or self._reached(ends), _left(deadline))
         if self._fault:
             raise self._fault
         if not self._reached(ends):
@@ -69,12 +70,18 @@ class Compacted:
     def stop(self) -> None:
         """Ends the thread; waits for the `apply` that runs."""
         self._stopping.set()
+        with self._moved:
+            self._moved.notify_all()
         self._thread.join()
+
+    @property
+    def _over(self) -> bool:
+        return self._fault is not None or self._stopping.is_set()
 
     def _ends(self, deadline: float) -> dict[int, int]:
         """Ends by partition, once the thread knows the partitions."""
         with self._moved:
-            self._moved.wait_for(lambda: self._fault or self._positions, _left(deadline))
+            self._moved.wait_for(lambda: self._over or self._positions, _left(deadline))
             partitions = list(self._positions)
         if not partitions and not self._fault:
             raise self.error or BrokerUnavailable("no broker answered", where=self.topic)

@@ -16,6 +16,7 @@ from schemas.errors import BrokerUnavailable, Fenced
 from streams.config import Settings
 from streams.group import Member
 from streams.lease import Lease
+from streams.tenure import Share
 
 HEARTBEATS_PER_SESSION = 10
 #: How often aiokafka's idle fetcher looks around, seconds.
@@ -33,6 +34,8 @@ class Host(Protocol):
     crashed: bool
     transacted: frozenset[str]
     """Inputs whose offsets transactions commit."""
+
+    share: Share
 
     async def release(self) -> None:
         """No more batches come. Returns when all that were handed to the scoring loop are finished."""

@@ -17,6 +17,7 @@ from streams.offsets import committed
 from streams.producer import Producer
 from streams.restore import until_it_works
 from streams.store import UserStore
+from streams.tenure import Tenure
 
 
 class EntityWorker:
@@ -35,14 +36,15 @@ class EntityWorker:
         state = Encoder(registry, self._settings.topics.entity_state, "entity_state")
         self._owner = EntityOwner(self._store, Decoder(registry, "entity_touch"), state)
 
-    async def restore(self, assigned: set[TP], kept: set[TP]) -> None:
-        """Brings new partitions to their committed offset; lets the others go."""
+    async def restore(self, assigned: set[TP], kept: set[TP], tenure: Tenure) -> None:
+        """Brings new partitions to their committed offset; lets the others go. Raises Moved where the tenure ends."""
         mine = {tp.partition for tp in assigned - kept if tp.topic == self._topic}
         self._store.close()
         places = [(self._topic, partition) for partition in sorted(mine)]
         ends = await until_it_works("entities", committed, self._settings, self._settings.app_id, places)
         assert self._owner is not None
         for topic, partition in places:
+            tenure.check()
             end = ends.get((topic, partition), 0)
             await until_it_works("entities", self._owner.rebuild, self._settings, partition, end, self.forgotten_at())
 

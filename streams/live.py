@@ -133,6 +133,10 @@ class LiveReleases:
         """Tasks that have no warm engine yet."""
         return tuple(task for task in self._tasks if task not in self.slots)
 
+    def lacks(self, task: str) -> str:
+        """Of a cold task: what it waits for, in words."""
+        return self.swaps.waits.get(task) or f"there is no live release of {task} on {self._settings.topics.releases}"
+
     def wait_current(self, timeout: float) -> None:
         """Returns when the topic was read to its end; from then on releases are built."""
         self._reader.wait_current(timeout)

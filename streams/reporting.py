@@ -47,7 +47,7 @@ class Reporter:
 
     def _tracks(self) -> Iterator[Track]:
         parked = self._intake.parked
-        if self.loop is None or self.flusher is None or self._app.consumer is None:
+        if self.loop is None or self.flusher is None or not self.assigned:
             return
         if self.recovering:
             yield Track(f"recovery of partition {self.recovering[0]}", *self.restored)
@@ -102,7 +102,7 @@ class Reporter:
         evicted = scorer.state.dedupe_evictions
         metrics.dedupe_evictions.inc(evicted - self._evicted)
         self._evicted = evicted
-        if self._app.consumer is not None:
+        if self.assigned:  # before, there is no consumer, and to ask for it would make one
             ends = {tp: self._end(tp, at) for tp, at in self.loop.position.items()}
             metrics.set_lag(
                 {

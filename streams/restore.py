@@ -22,6 +22,7 @@ from streams.raw import RawRecord
 from streams.recovery import Cut, horizon, processing_order
 from streams.scoring import Scorer
 from streams.store import UserStore
+from streams.tenure import Tenure
 from streams.work import Work
 
 log = logging.getLogger(__name__)
@@ -59,12 +60,19 @@ class Recovery:
     ) -> None:
         self._settings, self._scorer = settings, scorer
         self._changelog, self._store, self._progress = changelog, store, progress
+        self._tenure: Tenure
 
-    def run(self, partition: int, now_ms: int) -> Restored:
-        """Raises FrontierTooOld where an input log no longer reaches back, BrokerUnavailable, Fenced."""
+    def run(self, partition: int, now_ms: int, tenure: Tenure) -> Restored:
+        """Raises Moved as soon as the tenure is over: nothing is acquired then, and nothing more is read.
+
+        Raises FrontierTooOld where an input log no longer reaches back, BrokerUnavailable, Fenced.
+        """
         inputs, tasks = self._scorer.names.inputs, self._scorer.names.scores
+        self._tenure = tenure
+        tenure.confirm()  # to acquire shuts out whoever has the partition now, and that process ends
         self._changelog.acquire(partition)
-        frontier = self._changelog.restore(partition, self._store, self._progress)
+        tenure.check()
+        frontier = self._changelog.restore(partition, self._store, self._restored)
         places = [(topic, partition) for topic in inputs]
         found = bounds(self._settings, [*places, *((topic, partition) for topic in tasks.values())])
         read = committed(self._settings, self._settings.app_id, places)
@@ -81,6 +89,11 @@ class Recovery:
         log.info("partition %d restored", partition, extra={"partition": partition, "half_said": len(said)})
         return restored
 
+    def _restored(self, done: int, total: int) -> None:
+        self._tenure.check()
+        if self._progress is not None:
+            self._progress(done, total)
+
     def _fast_forward(self, topic: int, partition: int, start: int, end: int) -> None:
         """Absorbs without scoring: these events' scores are out, and committed."""
         for records in self._read(topic, partition, start, end):
@@ -93,6 +106,7 @@ class Recovery:
         for task in self._scorer.tasks:
             decode, name = self._scorer.codecs.said[task.name], self._scorer.names.scores[task.name]
             for messages in read_range(self._settings, name, partition, scores[task.name], ends[task.name]):
+                self._tenure.check()
                 for score in decode.decode_many([message.value() for message in messages]):
                     if isinstance(score, BadRecord):
                         continue
@@ -126,6 +140,7 @@ class Recovery:
         name = self._scorer.names.inputs[topic]
         for messages in read_range(self._settings, name, partition, start, end):
             for first in range(0, len(messages), CHUNK):
+                self._tenure.check()
                 yield [RawRecord.of(message) for message in messages[first : first + CHUNK]]
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from engines.slot import Canary, Loaded, Slot
 from engines.turns import Turns
-from schemas.errors import EngineError, HeadraceError
+from schemas.errors import EngineError, HeadraceError, StoreUnavailable
 from streams.catalog import Catalogue
 from streams.config_sections import Swap as SwapSettings
 from streams.metrics import Metrics
@@ -19,6 +19,8 @@ from streams.shadow import Shadows
 from streams.swap_state import Swap
 
 log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
 
 
 class Swaps:
@@ -48,6 +50,7 @@ class Swaps:
         for how many seconds this worker lets others go first."""
         self.slots: dict[str, Slot] = {}
         self.epochs: dict[str, int] = {}
+        self.waits: dict[str, str] = {}  # of tasks without an engine: what their release waits for
         self._settings, self._catalog, self._load, self._table = settings, catalog, load, table
         self._engines, self._builds, self._shadows, self._metrics = engines, builds, shadows, metrics
         self._on_failure, self._stagger, self._clock = on_failure, stagger, clock
@@ -182,6 +185,7 @@ class Swaps:
             slot = self.slots.get(swap.task)
             if slot is None:
                 self.slots[swap.task] = Slot(loaded)
+                self.waits.pop(swap.task, None)
             else:
                 self._watch(slot, slot.flip(loaded))
         self._builds.submit(leaving.clear)
@@ -216,13 +220,23 @@ class Swaps:
         with self._lock:
             if self._swaps.get(swap.task) is not swap:
                 return
-            self._drop(swap)
             cold = swap.task not in self.slots
+            if cold and isinstance(error, StoreUnavailable):
+                self._wait_for_store(swap, error)
+                return
+            self._drop(swap)
         self._count(swap.task, "kept")
         unexpected = error if not isinstance(error, HeadraceError) else None
         log.error("release %s/%s is not taken: %s", swap.task, swap.version, error, exc_info=unexpected)
         if cold:
             self._on_failure(error)
+
+    def _wait_for_store(self, swap: Swap, error: StoreUnavailable) -> None:
+        """Without an engine there is nothing else to do."""
+        if swap.task not in self.waits:
+            log.warning("release %s/%s waits: %s", swap.task, swap.version, error)
+        self.waits[swap.task] = str(error)
+        swap.state, swap.due = "waiting", self._clock() + RETRY_S
 
     # -- shadows: all under the lock --------------------------------------------------------------------------
 

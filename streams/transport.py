@@ -206,7 +206,13 @@ class Consumer(aiokafka.Consumer):
         if self.app.should_stop:
             self._settled.set()
 
+    def resume_flow(self) -> None:
+        """Faust calls this after a restore, whatever has become of the assignment meanwhile."""
+        if not self.host.share.tenure.over:
+            super().resume_flow()
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.host.share.take()
         if self.app.should_stop:
             # A rebalance while we stop: leave the partitions only when the stop has committed.
             await self._settled.wait()
@@ -218,6 +224,7 @@ class Consumer(aiokafka.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         self.host.lease.renew(self.host.lease.clock())
+        self.host.share.give(assigned, generation_id)
         await super().on_partitions_assigned(assigned, generation_id)
 
     def close(self) -> None:

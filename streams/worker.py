@@ -12,37 +12,36 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from faust.types import TP
-
 from schemas.confluent import ConfluentRegistry
 from streams.app import App, check_topics, make_app, until_stopped
 from streams.asking.service import Asking
 from streams.assembly import Assembly
 from streams.changelog import Changelog
 from streams.codecs import make_names
+from streams.collecting import seldom
 from streams.config import Settings
 from streams.entity_worker import EntityWorker
 from streams.exploring import exploring_task
 from streams.flush import Flusher
+from streams.handover import Handover
 from streams.health import Pulse, Watch, Watchdog
 from streams.loop import Loop
 from streams.metrics import Metrics
-from streams.offsets import bounds
 from streams.privacy.entries import STATE
 from streams.privacy.forgetting import Forgetting
 from streams.reporting import Reporter
-from streams.restore import Recovery, until_it_works
+from streams.restore import until_it_works
 from streams.scoring import Scorer
 from streams.sender import Sender
+from streams.signals import hear
 from streams.store import UserStore
 from streams.transacted import make_sender
 from streams.web import Server, application
 
 log = logging.getLogger(__name__)
 
-REPORT_S, CATCH_UP_S = 1.0, 0.02
-#: A micro-batch makes thousands of short-lived dicts and no cycles: collecting at every 700 costs a third of the CPU.
-GC_THRESHOLDS = (100_000, 50, 100)
+REPORT_S = 1.0
+STEP_S = 5.0  # so long a step of a restore may still take at the end of a process
 #: How long a thread may keep the interpreter while another waits: the event loop must not wait 5 ms for a flush.
 SWITCH_S = 0.0005
 #: mallopt(3): how much freed memory stays with the process, and up to which size; glibc's own limit is 32 MiB.
@@ -53,7 +52,7 @@ KEPT_BYTES, LARGEST_KEPT = 256 << 20, 32 << 20
 def run(settings: Settings) -> None:
     """Runs one worker until SIGTERM or SIGINT. Raises what ended it: the caller exits non-zero."""
     check_topics(settings, settings.topics.inputs, partitions=settings.partitions)
-    gc.set_threshold(*GC_THRESHOLDS)
+    seldom()
     _keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)
     asyncio.run(_main(settings))
@@ -71,16 +70,13 @@ def _keep_freed_memory() -> None:
 
 
 async def _main(settings: Settings) -> None:
+    asked = asyncio.Event()
+    hear(asyncio.get_running_loop(), asked.set)  # first: what is begun from now on is ended in order
     worker = Worker(settings, make_app(settings))
     beside = asyncio.ensure_future(worker.serve())
-    listening = asyncio.ensure_future(worker.listening.wait())
     try:
-        await asyncio.wait([beside, listening], return_when=asyncio.FIRST_COMPLETED)
-        if beside.done():
-            beside.result()
-        await until_stopped(worker.app)
+        await until_stopped(worker.app, asked, worker.ready(beside))
     finally:
-        listening.cancel()
         beside.cancel()
         await asyncio.wait([beside])
         worker.close()
@@ -101,13 +97,10 @@ class Worker:
         self.entity_worker = EntityWorker(settings, app)
         self.reporter = Reporter(settings, app, self.assembly, self.intake, self.metrics)
         self.asking = Asking(settings, app, self.tasks, self.metrics)
-        self.listening = asyncio.Event()
         self._sending: Sender | None = None
+        self._handover: Handover | None = None
         self._ready = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
-        self._revocations = 0
-        app.on_assigned(self.restore)
-        app.on_partitions_revoked.connect(self._hold, weak=False)
         app.on_release(self.asking.release)
 
     # -- start and stop --------------------------------------------------------------------------------------
@@ -123,17 +116,31 @@ class Worker:
             async with Server(pages, self.settings.web) as server:
                 log.info("health and metrics on %s:%d", self.settings.web.host, server.port)
                 self.asking.listening(server.port)
-                self.listening.set()
                 watch.start()
                 await self._guarded(self._assemble())
                 await asyncio.Event().wait()
         finally:
             for part in list(self._background):
                 part.cancel()
+            if self._handover is not None:
+                await self._handover.settled(STEP_S)
             if self._sending is not None:
                 await self._sending.close()
             await self.asking.close()
             watch.stop()
+
+    async def ready(self, serving: "asyncio.Future[None]") -> None:
+        """Returns when it can score, and may join the group: who joins before holds partitions that nobody scores,
+        and every rebalance up. Raises what ended `serving`.
+        """
+        ready = asyncio.ensure_future(self._ready.wait())
+        ended: list[asyncio.Future[Any]] = [serving, ready]
+        try:
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if serving.done():
+            serving.result()
 
     async def _assemble(self) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
@@ -162,7 +169,10 @@ class Worker:
             traces=self.assembly.traces,
         )  # fmt: skip
         self.flusher.absorbed = self.loop.position
-        self.recovery = Recovery(settings, scorer, self.changelog, self.store, self.reporter.progress)
+        self._handover = handover = Handover(
+            settings, self.app, scorer, self.flusher, self.loop, sender, self.changelog, self.store,
+            self.entity_worker, self.asking, self.reporter, spawn=self._spawn,
+        )  # fmt: skip
         self.reporter.flusher, self.reporter.loop = self.flusher, self.loop
         for part in (
             self.loop.run(),
@@ -174,14 +184,14 @@ class Worker:
             self.entity_worker.run(sender.patient),
             self.assembly.live.run(),
             self.assembly.shadows.run(sender.patient),
-            self._forgetting(scorer).run(),
+            self._forgetting(scorer, handover).run(),
         ):
             self._spawn(part)
         gc.collect()
         gc.freeze()  # what is made by now stays: no collection need look at it again
         self._ready.set()
 
-    def _forgetting(self, scorer: Scorer) -> Forgetting:
+    def _forgetting(self, scorer: Scorer, handover: Handover) -> Forgetting:
         forgotten = self.assembly.forgotten
         assert forgotten is not None
         self.changelog.forgotten_at = lambda partition: forgotten.entries.newest(STATE, partition)
@@ -189,7 +199,7 @@ class Worker:
         return Forgetting(
             scorer.state, self.store, self.flusher,
             erasures=lambda: forgotten.erasures, put=forgotten.put,
-            settled=self.intake.settled, revocations=lambda: self._revocations, caches=scorer.answers.forget_user,
+            settled=self.intake.settled, revocations=lambda: handover.revocations, caches=scorer.answers.forget_user,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -199,68 +209,6 @@ class Worker:
         self.store.close()
         self.entity_worker.close()
         self.registry.close()
-
-    # -- rebalance -------------------------------------------------------------------------------------------
-
-    async def _hold(self, *_: Any, **__: Any) -> None:
-        """Before partitions go: no flush begins, and one under way ends; else their next owner fences it, and us."""
-        self._revocations += 1
-        self.asking.own(())
-        if self._ready.is_set():
-            await self.flusher.hold()
-
-    async def restore(self, assigned: set[TP], kept: set[TP]) -> None:
-        """Before records flow: brings the state of new partitions up, and lets go of the others."""
-        if (await self.app.wait(self._ready.wait())).stopped:
-            return
-        self.reporter.assigned = True
-        self.asking.own(())
-        flusher, inputs, revocations = self.flusher, set(self.names.inputs), self._revocations
-        mine = {tp.partition for tp in assigned if tp.topic in inputs}
-        current = {tp.partition for tp in kept if tp.topic in inputs} & flusher.owned
-        async with flusher.lock:
-            assert self.assembly.scorer is not None
-            self.assembly.scorer.state.drop(flusher.owned - current)
-            for partition in flusher.owned - current:
-                self.changelog.release(partition)
-                self.store.close(partition)
-            flusher.owned = current
-            for partition in sorted(mine - current):
-                self.reporter.recovering = tuple(sorted(mine - flusher.owned))
-                await self._recover(partition)
-            self.reporter.recovering = ()
-            flusher.held = self._revocations != revocations  # they go again
-        await self.entity_worker.restore(assigned, kept)
-        if not flusher.held:
-            self.asking.own(current)
-            self._spawn(self._catch_up(mine - current))
-
-    async def _catch_up(self, partitions: set[int]) -> None:
-        """Requests are answered for new partitions when what their topics hold by now is read: a predecessor's answer
-        to the same event may be among it.
-        """
-        revocations = self._revocations
-        places = [(topic, partition) for topic in self.names.inputs for partition in sorted(partitions)]
-        found = await until_it_works("the ends of the input topics", bounds, self.settings, places)
-        waiting = {TP(*place): end for place, (_, end) in found.items()}
-        while self._revocations == revocations:
-            waiting = {tp: end for tp, end in waiting.items() if not self.reporter.reached(tp, end)}
-            if not waiting:
-                self.asking.own(self.flusher.owned)
-                return
-            await asyncio.sleep(CATCH_UP_S)
-
-    async def _recover(self, partition: int) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        restored = await until_it_works(f"partition {partition}", self.recovery.run, partition, now_ms)
-        resume = {TP(topic, partition): at for topic, at in zip(self.names.inputs, restored.resume, strict=True)}
-        self.flusher.resume.update(resume)
-        self.loop.position.update(resume)
-        for task, offset in restored.scores.items():
-            self.sender.ends[task][partition] = offset
-        if restored.window is not None:
-            await self.loop.say(restored.window, resume)
-        self.flusher.owned.add(partition)
 
     def _stagger(self) -> float:
         """Seconds: the workers swap one after another, each in the place of its lowest partition."""

@@ -137,13 +137,13 @@ def copy_release(store: str, task: str, version: str, new: str, **changed: Any) 
 
 
 class WorkerProcess:
-    """`headrace worker` on these settings."""
+    """`headrace worker` on these settings, or another command in its place."""
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    def __init__(self, settings: Settings, log: Path, command: list[str] | None = None) -> None:
         self.settings, self.log = settings, log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams", "worker"],
+                command or [sys.executable, "-m", "streams", "worker"],
                 env=os.environ | environment(settings),
                 stdout=file,
                 stderr=file,
@@ -169,6 +169,17 @@ class WorkerProcess:
             self.process.kill()
             self.process.wait()
             raise
+
+
+def missing(settings: Settings) -> str:
+    """What a worker says that it waits for; nothing where its pages are not there yet."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{settings.web.port}/readyz", timeout=1) as page:
+            return str(page.read())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except (urllib.error.URLError, OSError):
+        return ""
 
 
 @contextmanager

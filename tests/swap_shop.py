@@ -13,7 +13,7 @@ from engines.base import Array, Arrays
 from engines.null import NullEngine, null_release, null_tower
 from engines.slot import Loaded
 from engines.turns import Turns
-from schemas.errors import EngineError, ReleaseError
+from schemas.errors import EngineError, ReleaseError, StoreUnavailable
 from schemas.wire import Decoder
 from streams.config_sections import Swap as SwapSettings
 from streams.metrics import Metrics
@@ -66,6 +66,7 @@ class SwapShop:
         self.now, self.stagger, self.epoch, self.seed = 1000.0, stagger, 0, 0
         self.made: dict[str, ToldEngine] = {}
         self.answers: dict[str, float] = {}
+        self.away = False
         self.broken: set[str] = set()
         self.uncertified: set[str] = set()
         self.opened: list[str] = []
@@ -150,6 +151,8 @@ class SwapShop:
 
     def _load(self, task: str, version: str) -> Loaded:
         self.opened.append(version)
+        if self.away:
+            raise StoreUnavailable("the store does not answer", where="the test")
         if version in self.broken:
             raise ReleaseError(f"no release {task}/{version}", where="the test")
         if version in self.uncertified:

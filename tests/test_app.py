@@ -17,6 +17,7 @@ from streams.app import App, check_topics, make_app, run_app, start_app
 from streams.config import Settings
 from streams.consumer_thread import ConsumerThread
 from streams.intake import Intake, MicroBatch
+from streams.tenure import Moved
 from tests.conftest import FreshSettings
 from tests.observer import Observer, new_topic, publish
 
@@ -177,6 +178,50 @@ def test_records_that_were_dropped_before_anything_was_committed_are_read_again(
                 micro.done()
         places = [{(r.partition, r.offset) for micro in some for r in micro.records()} for some in (taken, again)]
         assert places[0] == places[1]
+
+    run(story())
+
+
+def test_an_assignment_that_ends_while_it_is_restored_is_left_for_the_next_one(settings: Settings) -> None:
+    """The second member joins while the first restores. Nothing flows, and nothing counts as kept, but what was up."""
+    topic = settings.topics.clicks
+    publish(settings, topic, 200)
+    places = {TP(topic, number) for number in range(settings.partitions)}
+
+    async def story() -> None:
+        first, second = (
+            make_app(settings.model_copy(update={"data_dir": settings.data_dir / name})) for name in ("first", "second")
+        )
+        intake = first.intake(topic)
+        calls: list[tuple[set[TP], set[TP], int]] = []
+        theirs: list[set[TP]] = []
+        second.intake(topic)
+        up = {TP(topic, number) for number in range(settings.partitions - 1)}
+
+        async def restore(assigned: set[TP], kept: set[TP]) -> None:
+            calls.append((assigned, kept, intake.queued))
+            if len(calls) == 1:
+                joining.append(asyncio.ensure_future(start_app(second)))
+                while not first.share.tenure.over:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(1.0)  # it takes its time to notice: whoever is given them has begun meanwhile
+                raise Moved(up)
+
+        async def restore_theirs(assigned: set[TP], kept: set[TP]) -> None:
+            theirs.append(assigned)
+
+        joining: list[asyncio.Future[None]] = []
+        first.on_assigned(restore)
+        second.on_assigned(restore_theirs)
+        async with running(first):
+            await joining[0]
+            (await intake.take()).done()
+            mine = calls[1][0]
+            assert calls[0] == (places, set(), 0)
+            assert calls[1] == (mine, mine & up, 0)
+            assert mine | theirs[-1] == places
+            assert not mine & theirs[-1]
+            await second.stop()
 
     run(story())
 

@@ -16,7 +16,7 @@ from engines import files
 from engines.manifest import FORMAT, MANIFEST, Description, safe
 from engines.releases import Release, ReleaseStore
 from engines.signatures import SIZES, signature
-from schemas.errors import ReleaseError
+from schemas.errors import ReleaseError, StoreUnavailable
 
 
 def description(**said: Any) -> Description:
@@ -281,3 +281,16 @@ def test_two_that_fetch_at_once_end_with_one_copy(
 def test_a_store_that_cannot_be_used_is_said_at_once(url: str) -> None:
     with pytest.raises(ReleaseError, match=url):
         ReleaseStore(url)
+
+
+def test_a_store_that_is_away_is_told_from_a_release_that_is_not_in_it(store: ReleaseStore, release: Release) -> None:
+    with pytest.raises(ReleaseError, match=f"no release fraud/none; .*one of: {release.version}") as missing:
+        store.open("fraud", "none")
+    assert not missing.value.retriable
+    root = Path(store.root)
+    root.rename(root.with_name("unmounted"))
+    with pytest.raises(StoreUnavailable, match="the store does not answer") as away:
+        store.open("fraud", release.version)
+    assert away.value.retriable
+    root.with_name("unmounted").rename(root)
+    assert store.open("fraud", release.version).digest == release.digest

@@ -228,6 +228,20 @@ def test_a_release_that_cannot_be_loaded_is_said_and_the_live_one_stays(
     ]
 
 
+def test_a_task_without_any_release_waits_for_a_store_that_is_away(make: Make) -> None:
+    place = make(first=None)
+    place.away = True
+    place.point("v1")
+    place.settle()
+    assert "the store does not answer" in place.swaps.waits["fraud"]
+    place.away = False
+    place.settle()
+    assert place.opened == ["v1"]  # not again and again: in a while
+    place.now += 1.0
+    place.settle()
+    assert (place.live, place.swaps.waits, place.failures) == ("v1", {}, [])
+
+
 def test_a_task_without_any_release_says_that_its_first_one_cannot_be_taken() -> None:
     place = SwapShop(first=None)
     place.broken.add("v1")

@@ -9,6 +9,7 @@ from streams.cli import (
     audit,
     backfill,
     broker,
+    capacity,
     catalog,
     config,
     console,
@@ -59,6 +60,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config.app, name="config")
 run.register(app)
+capacity.register(app)
 doctor.register(app)
 console.register(app)
 traffic.register(app)
@@ -111,5 +113,5 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """What streams.__main__ runs."""
     sys.exit(app())

@@ -3,14 +3,17 @@ It listens on 127.0.0.1 unless the settings say otherwise, and lets nobody in wh
 
 import asyncio
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import typer
 
 from schemas.errors import SettingsError
 from streams.cli.frame import load_settings, open_registry
+from streams.signals import hear
 
 if TYPE_CHECKING:
+    from schemas.registry import Registry
     from streams.access.accounts import Accounts
 
 MINUTES = 10
@@ -48,24 +51,24 @@ def console(
         with Accounts(settings) as accounts:
             print(_link(accounts, address(settings.console.host, settings.console.port), one_time_login))
         return
+
+    async def run(registry: "Registry") -> None:
+        stop = asyncio.Event()
+        hear(asyncio.get_running_loop(), stop.set)  # first: what is begun from now on is ended in order
+        with closing(Console(settings, registry)) as running:
+            await serve(running, settings, lambda where: _said(running.accounts, where, one_time_login), stop)
+
     with open_registry(settings) as registry:
-        running = Console(settings, registry)
+        asyncio.run(run(registry))
 
-        def ready(where: str) -> None:
-            print(f"the console is at {where}", flush=True)
-            if one_time_login:
-                link = _link(running.accounts, where, one_time_login)
-                print(f"this link logs in once, within {MINUTES} minutes: {link}", flush=True)
-            elif not running.accounts.names():
-                print(
-                    "there are no users yet: `headrace users add NAME --role admin`, or --one-time-login ROLE",
-                    flush=True,
-                )
 
-        try:
-            asyncio.run(serve(running, settings, ready))
-        finally:
-            running.close()
+def _said(accounts: "Accounts", where: str, one_time_login: str) -> None:
+    print(f"the console is at {where}", flush=True)
+    if one_time_login:
+        link = _link(accounts, where, one_time_login)
+        print(f"this link logs in once, within {MINUTES} minutes: {link}", flush=True)
+    elif not accounts.names():
+        print("there are no users yet: `headrace users add NAME --role admin`, or --one-time-login ROLE", flush=True)
 
 
 def _link(accounts: "Accounts", where: str, role: str) -> str:

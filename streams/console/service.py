@@ -4,7 +4,6 @@ A broker that is away holds up neither the start nor a page: what was read is sh
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 
@@ -27,6 +26,7 @@ from streams.console.notes_topic import NotesTopic
 from streams.console.office import Office
 from streams.console.speaker import Labels, Orders
 from streams.console.store import Applied, Store
+from streams.signals import hear
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +122,7 @@ async def serve(
 ) -> None:
     """Until SIGTERM, SIGINT or `stop`; `on_ready` is told the address. SettingsError if it cannot be had."""
     stop = stop or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        with suppress(RuntimeError, ValueError):  # in a test's thread: it stops by `stop`
-            loop.add_signal_handler(sign, stop.set)
+    hear(asyncio.get_running_loop(), stop.set)
     runner = web.AppRunner(console.app, access_log=None, shutdown_timeout=LEAVE_S)
     await runner.setup()
     sending = asyncio.create_task(_sending(console))

@@ -90,6 +90,13 @@ class LabelService:
 
     def run(self) -> None:
         """Until stopped. Raises Fenced where another one has taken over, SettingsError, SchemaError, StateError."""
+        try:
+            self._joined()
+        except HeadraceError as error:
+            if not (error.retriable and self._stopping.is_set()):  # what was waited for is not wanted any more
+                raise
+
+    def _joined(self) -> None:
         settings = self._settings
         folder = settings.data_dir / "labels" / settings.app_id
         with closing(ConfluentRegistry(settings.registry())) as registry:

@@ -4,7 +4,6 @@ Whatever ends one of them ends the process; all of it goes on where it was when 
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from streams.config import Settings
 from streams.joining.service import LabelService
 from streams.learner.learning import Learning
 from streams.learner.metrics import LearnerMetrics
+from streams.signals import hear
 from streams.web import METRICS_TYPE, Server
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,7 @@ class Learner:
         self.learning.stop()
 
     async def _main(self, on_ready: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            try:
-                loop.add_signal_handler(sign, self.stop)
-            except (RuntimeError, ValueError):  # in a test's thread: it stops by `stop`
-                break
+        hear(asyncio.get_running_loop(), self.stop)
         async with Server(self._application(), self._settings.learner_web) as server:
             self.port = server.port
             log.info("health and metrics on %s:%d", self._settings.learner_web.host, server.port)

@@ -4,7 +4,6 @@ It is no part of the worker, so a webhook that hangs delays no score.
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from streams.config import Settings
 from streams.offsets import places
 from streams.patience import RETRY_S
 from streams.producer import Producer
+from streams.signals import hear
 from streams.web import METRICS_TYPE, Server
 from streams.webhooks.body import CONTRACT as ALERT
 from streams.webhooks.delivering import Delivering
@@ -68,9 +68,7 @@ class Webhooks:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            with suppress(RuntimeError, ValueError):  # in a test's thread: it stops by `stop`
-                self._loop.add_signal_handler(sign, self._stopping.set)
+        hear(self._loop, self._stopping.set)
         async with Server(self._application(), self._settings.webhooks_web) as server:
             self.port = server.port
             log.info("health and metrics on %s:%d", self._settings.webhooks_web.host, server.port)
