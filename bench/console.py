@@ -54,7 +54,7 @@ def main() -> None:
         now_ms = time.time_ns() // 1_000_000
         newest = fill(Store(settings.data_dir / "console"), arguments.alerts, now_ms)
         with Accounts(settings) as accounts:
-            code = accounts.login_code("analyst", by="bench", now_ms=now_ms)
+            code = accounts.login_code("analyst", by="bench", now_ms=time.time_ns() // 1_000_000)
         log = settings.data_dir / "console.log"
         with process(["streams", "console"], settings, log) as console:
             base = f"http://127.0.0.1:{settings.console.port}"
