@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV := .venv
+SITE := build/site-env
 PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 PINS := requirements-bootstrap.txt requirements.txt pyproject.toml
@@ -14,7 +15,7 @@ READY := $(VENV)/.ready-$(shell cat $(PINS) | cksum | cut -d ' ' -f 1)
 DEMO_SECONDS ?=
 ARGS ?=
 
-.PHONY: bench-engines test-gpu
+.PHONY: bench-engines test-gpu bench-capacity site test-site pictures
 .PHONY: help env demo test test-browser screenshots test-crash chaos check format lock audit clean
 .PHONY: bench-label-to-live bench-join bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder
 
@@ -30,6 +31,26 @@ test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
 screenshots: $(READY) ## Pictures of each page of the console into docs/console, light and dark, wide and phone
 	@$(PYTHON) -m tests.browser.shots
 	@$(PYTHON) -m tests.browser.ops_shots
+
+site: $(READY) $(SITE)/.ready ## The documentation site into build/site; fails on a broken link, and on what comes from another host
+	@$(PYTHON) -m deploy.site.build build/site-pages
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
+	@$(PYTHON) -m deploy.site.look build/site
+
+test-site: site ## Build the site and test what was built; the calculator in Chromium, where there is one
+	@$(PYTHON) -m pytest -m slow tests/test_site.py $(ARGS)
+
+pictures: $(READY) ## Draw the pages' Mermaid diagrams into docs/pictures, where one has changed (npm, Chromium)
+	@mkdir -p build/mermaid
+	@npm pack --silent --pack-destination build/mermaid mermaid@11.17.2 > /dev/null
+	@tar -xzf build/mermaid/mermaid-11.17.2.tgz -C build/mermaid package/dist/mermaid.min.js
+	@$(PYTHON) -m deploy.site.pictures build/mermaid/package/dist/mermaid.min.js
+
+# An environment of its own: MkDocs and its theme are nobody else's.
+$(SITE)/.ready: requirements-site.txt | $(READY)
+	@$(UV) venv -q --clear --python $(PYTHON) $(SITE)
+	@$(UV) pip install -q --python $(SITE)/bin/python --require-hashes --only-binary :all: -r requirements-site.txt
+	@touch $@
 
 test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
 	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)
@@ -66,6 +87,9 @@ bench-alerts: $(READY) ## Time from order to explained alert at 200 orders/s
 
 bench-console: $(READY) ## Server time of the console's pages, and its memory, with 100,000 alerts in the queue
 	@$(PYTHON) -m bench.console $(ARGS)
+
+bench-capacity: $(READY) ## Bytes that an event leaves on each topic and in state: the figures of headrace capacity
+	@$(PYTHON) -m bench.capacity $(ARGS)
 
 bench-click-fraud: $(READY) ## Are clicks of bots told from those of people, and what does it change?
 	@$(PYTHON) -m bench.click_fraud $(ARGS)
@@ -147,6 +171,7 @@ lock: $(READY) ## Pin the newest versions of all dependencies, Python and Java
 		-o requirements-worker.txt
 	@$(UV) pip compile -q --no-header --generate-hashes --constraint requirements.txt pyproject.toml \
 		--extra train -o requirements-learner.txt
+	@$(UV) pip compile -q --upgrade --no-header --generate-hashes --group site -o requirements-site.txt
 	@$(UV) --version | sed -E 's/uv ([^ ]+).*/uv==\1/' | $(UV) pip compile -q --no-header --no-annotate \
 		--universal --generate-hashes - -o requirements-bootstrap.txt
 	@$(PYTHON) -m streams.jars
