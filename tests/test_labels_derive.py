@@ -187,3 +187,8 @@ def test_a_users_ad_clicks_are_a_row_that_is_due_when_the_last_is_over() -> None
 def test_a_row_that_is_no_note_is_refused() -> None:
     with pytest.raises(StateError, match="no note"):
         unpack_clicks(rows.Entry(rows.WAITING, 5).pack())
+
+
+def test_no_conversion_that_is_derived_comes_too_late_for_the_join() -> None:
+    rule = Rule.of(make_task("ctr"))
+    assert rule.limit_ms("conversion") >= rule.limit_ms("click") + CONVERSION_WINDOW_MS

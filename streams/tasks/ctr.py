@@ -56,8 +56,8 @@ class ClickThrough(Task):
             ("attribute_value", "<f4", (ATTRIBUTES,)),
         ]
     )
-    labels = LabelRule(
-        "click", 30 * 60, grace_s=30 * 60, negatives=0.2, also=(("conversion", 7 * 86_400),), discounted=True
+    labels = LabelRule(  # a purchase counts for seven days after the click, which may come an hour after the slate
+        "click", 30 * 60, grace_s=30 * 60, negatives=0.2, also=(("conversion", 3_600 + 7 * 86_400),), discounted=True
     )
     loss = "binary_cross_entropy"
     metric = "normalised_entropy"
