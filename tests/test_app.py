@@ -201,8 +201,9 @@ def test_an_assignment_that_ends_while_it_is_restored_is_left_for_the_next_one(s
         async def restore(assigned: set[TP], kept: set[TP]) -> None:
             calls.append((assigned, kept, intake.queued))
             if len(calls) == 1:
+                tenure = first.share.tenure  # this one: a moment after it is over there may be the next
                 joining.append(asyncio.ensure_future(start_app(second)))
-                while not first.share.tenure.over:
+                while not tenure.over:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(1.0)  # it takes its time to notice: whoever is given them has begun meanwhile
                 raise Moved(up)
