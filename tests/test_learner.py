@@ -63,11 +63,11 @@ def test_new_examples_become_a_live_release_that_says_what_it_learned_and_the_ne
     school = School(settings, taught)
     school.teach(rare(9_000, seed=1))
     with learning(settings):
-        shop.wait_for(lambda: school.live() != school.champion, 120, lambda: str(statuses(settings)))
+        shop.wait_for(lambda: school.live() != school.champion, 300, lambda: str(statuses(settings)))
         first = school.live()
         shop.wait_for(lambda: fraud(settings).detail["champion"] == first, 30)
         school.teach(rare(3_000, seed=2, start=START + 9_100 * MINUTE))
-        shop.wait_for(lambda: len(school.announced()) == 2, 120, lambda: str(statuses(settings)))
+        shop.wait_for(lambda: len(school.announced()) == 2, 300, lambda: str(statuses(settings)))
     said = school.announced()
     assert said[first]["state"] == "live"
     assert json.loads(said[first]["gate"])["verdict"] == "pass"
@@ -91,7 +91,7 @@ def test_a_candidate_that_the_gate_refuses_is_kept_with_its_reasons_and_nothing_
         record["label_hash"] = 5 if record["label"] else 0  # one label, told again and again
     school.teach(records)
     with learning(settings):
-        shop.wait_for(lambda: bool(school.announced()), 120, lambda: str(statuses(settings)))
+        shop.wait_for(lambda: bool(school.announced()), 300, lambda: str(statuses(settings)))
         shop.wait_for(lambda: fraud(settings).detail["last"].get("result") == "refused", 30)
     ((version, said),) = school.announced().items()
     assert said["state"] == "refused"
@@ -231,5 +231,5 @@ def test_a_pause_outlasts_the_learner_and_a_wish_is_granted_once(settings: Setti
         shop.wait_for(lambda: fraud(settings).state == "paused", 60)
         assert school.live() == school.champion
         command(settings, "fraud", 2, paused=False)
-        shop.wait_for(lambda: bool(school.announced()), 120, lambda: str(statuses(settings)))
+        shop.wait_for(lambda: bool(school.announced()), 300, lambda: str(statuses(settings)))
     assert statuses(settings)[1]["fraud"].by == "ann"
