@@ -43,8 +43,8 @@ class RecordBatch:
 
 
 class Ledger:
-    """How far each partition is done. Batches are opened in offset order and finished in any; the position
-    moves over finished records only as far as nothing before them is unfinished, also inside a batch."""
+    """How far each partition is done. Batches are opened in offset order; the position moves over finished records
+    only as far as nothing before them is unfinished, also inside a batch."""
 
     def __init__(self) -> None:
         self._open: dict[TP, deque[RecordBatch]] = {}

@@ -54,6 +54,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
+    # Lenient is a SafeLoader: of the tags that MkDocs knows it makes nothing, and no other object either.
     named = sorted(navigation(yaml.load((ROOT / "mkdocs.yml").read_text("utf-8"), Lenient)["nav"]))
     assert [name for name in named if not name.startswith("reference/")] == sorted(map(place, sources()))
 

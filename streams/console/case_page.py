@@ -3,6 +3,7 @@ A script gets JSON, a plain form a redirect; what goes wrong comes back beside t
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -99,7 +100,7 @@ async def verdict(request: web.Request) -> web.StreamResponse:
     known = int(seen) if seen.isdecimal() and len(seen) < 10 else None
     office, alert_id, who, now_ms = _asked(request)
     if fields.get(WHOLE):
-        act = lambda: office.desk.verdict_on_case(alert_id, value, who, now_ms, seen or None)  # noqa: E731
+        act = partial(office.desk.verdict_on_case, alert_id, value, who, now_ms, seen or None)
         return await _done(request, "case", act)
     return await _done(request, "verdict", lambda: office.desk.verdict(alert_id, value, who, now_ms, known))
 
