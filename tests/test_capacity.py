@@ -133,7 +133,9 @@ def test_what_is_fixed_is_what_the_product_has() -> None:
     assert {task: FIXED[f"{task}_days"] for task in TASKS} == {
         task: (rule.window_ms + rule.grace_ms) / DAY_MS for task, rule in rules.items()
     }
-    assert {FIXED["answered_days"]} == {ms / DAY_MS for task in rules for _, ms in rules[task].also}
+    assert {task: [FIXED[f"{task}_answered_days"]] for task in ("recommendations", "ctr")} == {
+        task: [ms / DAY_MS for _, ms in rule.also] for task, rule in rules.items() if rule.also
+    }
 
 
 def test_what_topics_keep_by_default_is_what_topics_keep() -> None:

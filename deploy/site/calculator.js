@@ -85,8 +85,8 @@ function disk(load, k, shares, partitions) {
 function waits(load, k, shares) {
   const clicked = Math.min(1, load.slate * load.ad_clicks);
   const days = shares.fraud * k.fraud_days
-    + shares.recommendations * (k.recommendations_days + load.answers * k.answered_days)
-    + shares.ctr * (k.ctr_days + clicked * k.answered_days);
+    + shares.recommendations * (k.recommendations_days + load.answers * k.recommendations_answered_days)
+    + shares.ctr * (k.ctr_days + clicked * k.ctr_answered_days);
   return load.events_per_s * DAY_S * days;
 }
 

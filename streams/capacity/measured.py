@@ -103,7 +103,8 @@ FIXED: Final = {
     "fraud_days": 88,  # how long an order's served record waits for labels: window and grace
     "recommendations_days": 0.5,
     "ctr_days": 1 / 24,
-    "answered_days": 7,  # and one with a click, for what is bought
+    "recommendations_answered_days": 7,  # and one with a click, for what is bought
+    "ctr_answered_days": 7 + 1 / 24,  # the same seven days, from the click
     "entities": 5,  # card, device, address, email, ip
 }
 SPREAD: Final = 1.5

@@ -176,8 +176,8 @@ def _waiting(load: Load, k: Mapping[str, float], shares: Mapping[str, float]) ->
     answered, clicked = load.answers, min(1.0, load.slate * load.ad_clicks)
     days = (
         shares["fraud"] * k["fraud_days"]
-        + shares["recommendations"] * (k["recommendations_days"] + answered * k["answered_days"])
-        + shares["ctr"] * (k["ctr_days"] + clicked * k["answered_days"])
+        + shares["recommendations"] * (k["recommendations_days"] + answered * k["recommendations_answered_days"])
+        + shares["ctr"] * (k["ctr_days"] + clicked * k["ctr_answered_days"])
     )
     return load.events_per_s * DAY_S * days
 
