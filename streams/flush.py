@@ -16,6 +16,8 @@ from streams.state import UserState
 from streams.state.snapshot import Snapshot
 from streams.store import UserStore
 
+TURNS = 4
+"""A flush of all partitions at once keeps both processors busy for a moment, and every event of that moment waits."""
 ROWS_AT_ONCE, PAUSE_S = 16, 0.0005
 IDLE_FLUSH_S = 6 * 3600.0  # a transactional id that writes nothing for a week is forgotten by the broker
 
@@ -59,14 +61,18 @@ class Flusher:
         async with self._running:
             pass
 
-    async def flush(self, commits: Commits, score_ends: Mapping[str, Mapping[int, int]]) -> None:
-        """Does nothing where nothing changed, and nothing while a rebalance is on: the older frontier still holds.
+    async def flush(
+        self, commits: Commits, score_ends: Mapping[str, Mapping[int, int]], turn: int | None = None
+    ) -> None:
+        """Of every TURNS-th partition, each its turn; without `turn`, of all.
 
+        Does nothing where nothing changed, and nothing while a rebalance is on: the older frontier still holds.
         Raises Fenced where another worker has taken a partition over, ProduceFailed, BrokerUnavailable.
         """
         async with self.lock, self._running:
             started = time.perf_counter()
-            due = [partition for partition in self.owned if self._due(partition, started)]
+            ours = sorted(self.owned) if turn is None else sorted(self.owned)[turn % TURNS :: TURNS]
+            due = [partition for partition in ours if self._due(partition, started)]
             if not due or self.held:
                 return
             # Without an await in between: the rows hold exactly what comes before the frontiers.

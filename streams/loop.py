@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNPARK_S = 1.0
-#: What the engine is expected to do in less, seconds, it does in the loop: a thread hop and back costs some tenths of a
-#: millisecond, and more where the two threads want the interpreter at once.
-SHORT_S = 0.002
 
 
 class Loop:
@@ -59,7 +56,6 @@ class Loop:
         self._spawn, self._free = spawn, asyncio.Semaphore(in_flight)
         self._topics = {name: number for number, name in enumerate(scorer.names.inputs)}
         self._notices = Notices(log)
-        self._per_event = 1e-4  # seconds of the engine, a running mean
         self.position: dict[TP, int] = {}
         self.newest: dict[str, int] = {}  # event time in ms, by topic
 
@@ -90,10 +86,7 @@ class Loop:
     async def infer(self, work: Work) -> None:
         """A long one on the engines' thread: the event loop goes on fetching and acknowledging meanwhile."""
         started = time.perf_counter()
-        count = len(work.events)
-        await self._engines.run(self._scorer.infer, work, here=count * self._per_event < SHORT_S)
-        took = sum([job.infer_us for job in work.jobs]) / 1e6
-        self._per_event += (took / max(1, count) - self._per_event) / 16
+        await self._engines.run(self._scorer.infer, work, events=len(work.events))
         self._metrics.infer.observe(lasted := time.perf_counter() - started)
         if work.trace is not None:
             work.trace.stage("infer", lasted)
@@ -180,7 +173,7 @@ class Loop:
     async def _alerts(self, work: Work) -> list[Outgoing]:
         started = time.perf_counter()
         for explanation in self._scorer.explanations(work):
-            await self._engines.run(explanation, here=False)
+            await self._engines.run_aside(explanation)
         self._metrics.explain.observe(lasted := time.perf_counter() - started)
         if work.trace is not None:
             work.trace.stage("explain", lasted)

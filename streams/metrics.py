@@ -125,7 +125,9 @@ class Metrics:
             stages.labels(stage) for stage in STAGES
         )
         self.batch_events = self._histogram("batch_events", "Events in a micro-batch.", SIZE_BUCKETS)
-        self.flush_seconds = self._histogram("flush_seconds", "One flush of state, whole.", FLUSH_BUCKETS)
+        self.flush_seconds = self._histogram(
+            "flush_seconds", "One flush, of a quarter of the partitions.", FLUSH_BUCKETS
+        )
         self.transaction_seconds = self._histogram(
             "transaction_seconds", "One transaction of scores, begin to commit.", FLUSH_BUCKETS
         )

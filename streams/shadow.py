@@ -157,7 +157,7 @@ class Shadows:
         while (pair := max(self.pairs.values(), key=_waiting, default=None)) is not None and pair.waiting:
             asked = [pair.waiting.popleft() for _ in range(min(CHUNK, len(pair.waiting)))]
             started = time.perf_counter()
-            results = await self._engines.run(self._ask, pair, asked, here=False)
+            results = await self._engines.run_aside(self._ask, pair, asked)
             self._rest = REST * (time.perf_counter() - started)
             if results:
                 return self._compared(pair, asked, results)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from schemas.confluent import ConfluentRegistry
@@ -22,7 +23,7 @@ from streams.collecting import seldom
 from streams.config import Settings
 from streams.entity_worker import EntityWorker
 from streams.exploring import exploring_task
-from streams.flush import Flusher
+from streams.flush import TURNS, Flusher
 from streams.handover import Handover
 from streams.health import Pulse, Watch, Watchdog
 from streams.loop import Loop
@@ -218,9 +219,9 @@ class Worker:
     # -- loops -----------------------------------------------------------------------------------------------
 
     async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.state.flush_interval_s)
-            await self.flusher.flush(self.app.batches, self.sender.ends)
+        for turn in count():
+            await asyncio.sleep(self.settings.state.flush_interval_s / TURNS)
+            await self.flusher.flush(self.app.batches, self.sender.ends, turn)
 
     async def _report(self) -> None:
         while True:

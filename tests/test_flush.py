@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streams.batch import TOPICS
 from streams.changelog import Changelog, Frontier
-from streams.flush import Flusher
+from streams.flush import TURNS, Flusher
 from streams.intake import Intake
 from streams.metrics import Metrics
 from streams.state import UserState
@@ -130,7 +130,8 @@ def test_what_is_written_and_what_follows_its_frontier_is_the_whole_state(seed: 
                 while world.open:
                     world.finish(dice)
             elif step == "w" and (flush is None or flush.done()):
-                flush = asyncio.ensure_future(world.flusher.flush(world, TASKS))
+                turn = dice.choice([None, 0, 1])
+                flush = asyncio.ensure_future(world.flusher.flush(world, TASKS, turn))
             elif step == "r":
                 world.refusing = not world.refusing
             await asyncio.sleep(0.001 * dice.randrange(2))
@@ -143,6 +144,24 @@ def test_what_is_written_and_what_follows_its_frontier_is_the_whole_state(seed: 
         if flush is not None:
             await flush
         await world.flusher.flush(world, TASKS)
+        for partition in (0, 1):
+            assert world.rows[partition] == world.undisturbed(partition)
+
+    asyncio.run(story())
+
+
+def test_each_partition_is_written_in_its_turn_and_none_twice_in_a_round() -> None:
+    async def story() -> None:
+        world = World(random_events(5, 60, 6))
+        world.absorb(60)
+        while world.open:
+            world.finish(random.Random(1))
+        written = []
+        for turn in range(TURNS, 2 * TURNS):
+            world.frontiers.clear()
+            await world.flusher.flush(world, TASKS, turn)
+            written.append(list(world.frontiers))
+        assert written == [[0], [1], [], []]
         for partition in (0, 1):
             assert world.rows[partition] == world.undisturbed(partition)
 

@@ -196,7 +196,7 @@ class World:
     def answer(self) -> None:
         for entry in Erasures(OURS, self.known).open(STATE):
             snapshot, reached = self.waiting.get(entry.receipt, (10**9, (0, 0, 0)))
-            if self.state.stored >= snapshot:
+            if self.state.stored(entry.partition) >= snapshot:
                 self.known = self.known.put(entry.answered(STATE, 1, reached))
 
     def crash(self) -> None:
@@ -281,11 +281,20 @@ def test_a_snapshot_that_does_not_reach_the_store_leaves_the_deletion_to_the_nex
     saved(state, store)
     wanted = state.forget("u0", 0)
     state.abandoned(state.snapshot(PARTITIONS))
-    assert state.stored < wanted
+    assert state.stored(0) < wanted
     assert store.get_many(0, [b"u0"]) != [None]
     saved(state, store)
-    assert state.stored >= wanted
+    assert state.stored(0) >= wanted
     assert store.get_many(0, [b"u0"]) == [None]
+
+
+def test_a_snapshot_of_another_partition_says_nothing_about_who_was_forgotten_in_this_one() -> None:
+    state = make_state(slots=4)
+    wanted = state.forget("u0", 0)
+    state.saved(state.snapshot([1]))
+    assert state.stored(0) < wanted
+    state.saved(state.snapshot([0]))
+    assert state.stored(0) >= wanted
 
 
 def saved(state: UserState, store: MemoryStore) -> None:

@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 TOGETHER = 16
 """Most requests of one engine call: the stream waits for one such call at most."""
-SHORT_S = 0.002  # as in streams.loop: what takes less is done in the event loop
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +82,6 @@ class Asker:
     _waiting: list[Request] = field(default_factory=list)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _notices: Notices = field(default_factory=lambda: Notices(log))
-    _per_event: float = 2e-4  # seconds of the engine, a running mean
 
     def __post_init__(self) -> None:
         self._peek = Peek(self.scorer.state, TOGETHER)
@@ -163,10 +161,7 @@ class Asker:
         """All of them in one call of the engine for each task. Whatever goes wrong is theirs, not the worker's."""
         try:
             open_, work = self._peeked(requests)
-            here = len(open_) * self._per_event < SHORT_S
-            await self.engines.run(self.scorer.infer, work, here=here)
-            took = sum(job.infer_us for job in work.jobs) / 1e6
-            self._per_event += (took / max(1, len(open_)) - self._per_event) / 16
+            await self.engines.run(self.scorer.infer, work, events=len(open_))
             self._answer(work, open_)
             if any(job.failures for job in work.jobs):
                 self.failed(work)

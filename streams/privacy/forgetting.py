@@ -21,9 +21,8 @@ LOOK_S, WAIT_S = 1.0, 0.1
 class State(Protocol):
     """See streams.state.UserState."""
 
-    stored: int
-
     def forget(self, user: str, partition: int) -> int: ...
+    def stored(self, partition: int) -> int: ...
 
 
 class Store(Protocol):
@@ -95,7 +94,7 @@ class Forgetting:
         snapshot, at = self._state.forget(user, partition), self._now_ms()
         self._caches(user)
         await self._settled()
-        while self._state.stored < snapshot:
+        while self._state.stored(partition) < snapshot:
             await asyncio.sleep(WAIT_S)
             if self._revocations() != before:
                 return False

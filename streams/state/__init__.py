@@ -61,8 +61,7 @@ class UserState:
         self._tokens = Tokens(self._columns)
         self._few = Few(self._columns, self._dedupe, self._histories, self._tokens)
         self._batch = self._snapshot = 0
-        self.stored = 0
-        """Number of the newest snapshot that the store has."""
+        self._stored: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Users in the arrays."""
@@ -226,7 +225,7 @@ class UserState:
                 packed.append((held.partition, user, held.packed))
         slots.dirty[rows], slots.flight[rows] = False, number
         users = [slots.user(row) for row in rows.tolist()]
-        return Snapshot(number, users, self._columns.copy(rows), packed)
+        return Snapshot(number, frozenset(partitions), users, self._columns.copy(rows), packed)
 
     def saved(self, snapshot: Snapshot) -> None:
         """The store holds the snapshot's records now. Until this is said, its rows cannot leave memory."""
@@ -237,7 +236,11 @@ class UserState:
             }:
                 self._memory.write(partition, snapshot.records(partition), -1)
         self._slots.saved(snapshot.number)
-        self.stored = max(self.stored, snapshot.number)
+        self._stored |= dict.fromkeys(snapshot.partitions, snapshot.number)
+
+    def stored(self, partition: int) -> int:
+        """Number of the newest snapshot of this partition that the store has; 0 if it has none."""
+        return self._stored.get(partition, 0)
 
     def abandoned(self, snapshot: Snapshot) -> None:
         """The snapshot will not be stored: its rows are changed again, for the next one."""
@@ -252,7 +255,10 @@ class UserState:
             self._memory.write(packed_partition(packed), [(key, packed)], -1)
 
     def forget(self, user: str, partition: int) -> int:
-        """As if the user had never been here; who comes again is new. The store knows once `stored` reaches this."""
+        """As if the user had never been here; who comes again is new.
+
+        The store knows once `stored` of that partition reaches what this returns.
+        """
         self._batch += 1  # histories that were promised may be theirs
         self._slots.forget(user, partition)
         return self._snapshot + 1

@@ -12,6 +12,7 @@ class Snapshot:
     """With all earlier snapshots of its partitions it is their state. May be read on another thread."""
 
     number: int
+    partitions: frozenset[int]
     users: list[str]
     columns: Columns  # a row per user
     packed: list[tuple[int, str, bytes | None]]  # (partition, user, row) of users that had left the arrays
