@@ -79,13 +79,17 @@ def thresholds(
     }  # fmt: skip
 
 
-def ordinary(fields: NDArray[np.float32], label: NDArray[np.float32]) -> list[float]:
+def ordinary(fields: NDArray[np.float32], label: NDArray[np.float32], earlier: int) -> list[float]:
     """The good order in the middle of them all: (F,) of `fields` (N, F), the one nearest to the columns' medians.
 
-    What an explanation of a score compares with. An order that there was, since medians of each column alone make one
-    that cannot be: no card and no other way of payment either. Distance: absolute, in standard deviations.
+    What an explanation of a score compares with. Of a customer who has ordered before, where there is one (column
+    `earlier` counts that): to a first order every device and address is new, and nothing would be said by that. An
+    order that there was, since medians of each column alone make one that cannot be: no card and no other way of
+    payment either. Distance: absolute, in standard deviations.
     """
-    good = fields[label < 0.5].astype(np.float64)
-    spread = good.std(axis=0)
-    distance = np.abs(good - np.median(good, axis=0)) / np.where(spread > 0, spread, 1.0)
-    return [float(value) for value in fields[label < 0.5][int(distance.sum(axis=1).argmin())]]
+    good = fields[label < 0.5]
+    returning = good[good[:, earlier] > 0]
+    of = returning if len(returning) else good
+    spread = of.std(axis=0, dtype=np.float64)
+    distance = np.abs(of - np.median(of, axis=0)) / np.where(spread > 0, spread, 1.0)
+    return [float(value) for value in of[int(distance.sum(axis=1).argmin())]]

@@ -24,6 +24,7 @@ from finetune.recorded import Finish, Outputs, Recorded
 from finetune.trainer import Batch, Loss, Sum, TorchTable
 from schemas.errors import TrainingError
 from streams.tasks.base import calibrated
+from streams.tasks.fraud import COLUMN
 
 DAY_MS = 86_400_000
 MATURITY_MS = 28 * DAY_MS  # by then nearly all chargebacks have come (their median is a week)
@@ -132,5 +133,6 @@ class Fraud(Recorded):
             metrics |= {"pr_auc": pr_auc(label, chance), "normalised_entropy": normalised_entropy(label, chance)}
         settings: dict[str, Any] = {"mean": float(self.label.mean())}
         settings |= thresholds(label, chance, self.review_budget)
-        settings["baseline"] = ordinary(self.examples.rows["fields"][: self.learning], self.label[: self.learning])
+        fields = self.examples.rows["fields"][: self.learning]
+        settings["baseline"] = ordinary(fields, self.label[: self.learning], COLUMN["orders"])
         return Finish(calibration, settings, metrics)

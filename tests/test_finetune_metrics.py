@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune import metrics
-from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
+from finetune.calibrate import REVIEW_BUDGET, ordinary, platt, thresholds
 from streams.tasks.base import calibrated
 
 LABEL = np.array([1.0, 0.0, 1.0, 0.0])
@@ -86,3 +86,10 @@ def test_review_takes_its_budget_and_block_is_precise():
 
 def test_without_a_precise_range_hardly_anything_is_blocked():
     assert thresholds(np.zeros(100, np.float32), np.linspace(0, 0.5, 100))["block"] >= 0.95
+
+
+def test_an_ordinary_order_is_a_good_one_in_the_middle_of_those_who_have_ordered_before() -> None:
+    fields = np.array([[0, 9], [0, 9], [0, 9], [1, 4], [2, 5], [3, 6], [2, 5.5]], np.float32)
+    label = np.array([0, 0, 0, 0, 0, 0, 1], np.float32)
+    assert ordinary(fields, label, 0) == [2, 5]
+    assert ordinary(fields[:3], label[:3], 0) == [0, 9]
