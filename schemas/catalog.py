@@ -19,6 +19,7 @@ Schema: TypeAlias = str | list[Any] | dict[str, Any]
 FOLDER = Path(__file__).parent / "avro"
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _NOT_PHYSICAL = frozenset({"logicalType", "precision", "scale", "doc"})
+SAID_CHARS = 300
 _NESTING = frozenset({"type", "items", "values", "fields"})
 
 
@@ -71,7 +72,7 @@ def parsed(schema: Schema) -> avro.schema.Schema:
     try:
         return avro.schema.make_avsc_object(strip(schema))
     except (avro.errors.AvroException, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(f"malformed: {error}", expected="an Avro schema") from error
+        raise malformed(error) from error
 
 
 def normalised(schema: Schema) -> tuple[Schema, Mapping[str, Schema]]:
@@ -81,7 +82,12 @@ def normalised(schema: Schema) -> tuple[Schema, Mapping[str, Schema]]:
     try:
         return parse_schema(schema, named), named
     except (SchemaParseException, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise SchemaError(f"malformed: {error}", expected="an Avro schema") from error
+        raise malformed(error) from error
+
+
+def malformed(error: Exception) -> SchemaError:
+    """In few words: what the libraries say may quote the whole of a stranger's schema."""
+    return SchemaError(f"malformed: {str(error)[:SAID_CHARS]}", expected="an Avro schema")
 
 
 def strip(schema: Schema) -> Schema:

@@ -90,6 +90,6 @@ def _avro(schema_id: int, answer: ConfluentSchema) -> Schema:
         raise unusable(schema_id, "it refers to other schemas: register it whole")
     try:
         schema: Schema = json.loads(answer.schema_str)
-    except (TypeError, ValueError):
-        raise unusable(schema_id, "it is not JSON") from None
+    except (TypeError, ValueError, RecursionError):
+        raise unusable(schema_id, "it is not JSON, or nested too deep") from None
     return schema

@@ -146,6 +146,9 @@ class _Compiler:
         return self._fixed_width(f"{self._source.constant(symbols)}[d[p]]", 1, path)
 
     def _array(self, writer: Mapping[str, Any], reader: Any, path: str) -> str:
+        if self._takes_nothing(writer["items"]):
+            # A few bytes could stand for any number of them, and blocks of many such make hours of a megabyte.
+            raise SchemaError("the writer has a list of what takes no bytes", where=path, expected="items of a byte")
         items, source = self._assigned("[]", path), self._source
         with source.block("while True:", path):
             self._count(path)
@@ -157,6 +160,15 @@ class _Compiler:
                 item = self.value(writer["items"], reader and reader["items"], f"{path}[]")
                 source.line(f"{items}.append({item})", path)
         return items
+
+    def _takes_nothing(self, writer: Schema, depth: int = 0) -> bool:
+        """Whether values of it have no bytes on the wire. A union has its branch's number, a list its end."""
+        writer = definition(writer, self._theirs)
+        if depth > MAX_DEPTH:
+            return False  # in itself: refused as such
+        if isinstance(writer, dict) and kind(writer) in ("record", "error"):
+            return all(self._takes_nothing(field["type"], depth + 1) for field in writer["fields"])
+        return kind(writer) == "null" or (isinstance(writer, dict) and writer.get("size") == 0)
 
     def _count(self, path: str) -> None:
         """The items of an array's or map's block; 0 ends it."""

@@ -144,7 +144,7 @@ class WritersDecoder(Decoder):
         self._readers = {}
 
     def _compiled(self, writer: Schema) -> Reader:
-        plain, (schema, named) = catalog.strip(writer), catalog.normalised(writer)
+        (schema, named), plain = catalog.normalised(writer), catalog.strip(writer)
         read = compile_reader(plain, plain, HEADER)
         return lambda value: shown(schema, read(value), named)
 

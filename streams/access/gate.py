@@ -215,7 +215,7 @@ async def form(request: web.Request) -> dict[str, str]:
     """The text fields of a form, none of another kind of body; a broken form is a 400, one too large a 413."""
     try:
         fields = await request.post()
-    except (ValueError, LookupError) as error:  # not of its charset, or of one that nobody knows
+    except (ValueError, LookupError, web.RequestPayloadError) as error:  # of a charset, or packed, as nobody knows it
         raise web.HTTPBadRequest(text="the form cannot be read") from error
     return {name: value for name, value in fields.items() if isinstance(value, str)}
 

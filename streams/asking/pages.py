@@ -22,6 +22,7 @@ from streams.asking.problems import (
     MEDIA_TYPE,
     NO_JSON_TYPE,
     NO_SUCH_TASK,
+    NOT_JSON,
     SLOW_BODY,
     TOO_LARGE,
     WRONG_METHOD,
@@ -152,6 +153,10 @@ async def _body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Problem(SLOW_BODY, f"the body has not come in {BODY_S:.0f} s") from None
+    except web.RequestPayloadError:  # chunks or a compression that are none
+        raise Problem(
+            NOT_JSON, "the body is not in the encoding that its headers name", expected="a JSON object"
+        ) from None
     except web.HTTPRequestEntityTooLarge as error:
         raise Problem(TOO_LARGE, error.text or "it is too large", todo="see max_message_bytes") from None
 

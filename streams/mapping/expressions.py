@@ -11,6 +11,7 @@ from cel_expr_python import cel
 
 from schemas.errors import BadRecord, SettingsError
 from streams.mapping.paths import Get, Message
+from streams.policy.growth import too_much
 
 _T = cel.Type
 _DYN_MAP = _T.Map(_T.STRING, _T.DYN)
@@ -48,6 +49,8 @@ def expression(text: str, where: str) -> tuple[Get, str]:
 
     SettingsError where it does not compile; what it gives raises BadRecord where it fails on a record.
     """
+    if complaint := too_much(text):
+        raise SettingsError(f"CEL that cannot be used: {complaint}", where=where)
     try:
         compiled = _environment().compile(text)
     except (RuntimeError, ValueError, TypeError) as error:

@@ -107,6 +107,8 @@ def parse(text: str, where: str) -> Document:
         return Document.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"no TOML: {error}", where=where, todo="docs/decisions.md shows a policy") from error
+    except RecursionError as error:
+        raise PolicyError("tables nested too deep", where=where, todo="docs/decisions.md shows a policy") from error
     except ValidationError as error:
         raise PolicyError(
             "; ".join(_said(each["loc"], each["msg"]) for each in error.errors()),

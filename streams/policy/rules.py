@@ -12,6 +12,7 @@ from cel_expr_python import cel
 from schemas.errors import PolicyError
 from streams.policy.document import Rule
 from streams.policy.facts import FACTS, Order, facts_of
+from streams.policy.growth import too_much
 
 _T = cel.Type
 _TYPES = {
@@ -78,6 +79,9 @@ def names_in(text: str) -> set[str]:
 
 
 def _compiled(env: Any, rule: Rule, problems: list[str]) -> Any:
+    if complaint := too_much(rule.when):
+        problems.append(f"rule {rule.id}: {complaint}")
+        return None
     try:
         expression = env.compile(rule.when)
     except RuntimeError as error:

@@ -57,7 +57,7 @@ class Selection:
         try:
             found: dict[str, Any] = json.loads(text) if text else {}
             return cls(**{**found, "repeatable": tuple(found.get("repeatable", ()))})
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise BadRecord(
                 "out_of_range", f"a selection {text[:80]!r}", where="served.selection",
                 expected="what this version writes there", todo="look at it with the version that wrote it",

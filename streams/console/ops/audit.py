@@ -77,7 +77,7 @@ def named(subject: str, names: Mapping[str, str]) -> str:
 def details(text: str) -> tuple[tuple[str, str], ...]:
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return (("detail", text[:300]),)
     if not isinstance(found, dict):
         return (("detail", str(found)[:300]),)

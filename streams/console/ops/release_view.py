@@ -133,7 +133,7 @@ def parsed(text: str) -> dict[str, Any]:
     """JSON that somebody wrote on a topic: an object, or nothing."""
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
