@@ -32,6 +32,10 @@ class Bounds:
     old_margins: Mapping[str, float] = field(
         default_factory=lambda: fixed(pr_auc=0.04, recall=0.10, normalised_entropy=0.01, ndcg=0.05)
     )
+    # Of clicks and rankings: tastes that are over do not come back as frauds do. Where the newest examples show a gain,
+    # at most this share of what is to come is held to be as the old ones were, and on such a mixture nothing may be
+    # lost: old ones may cost up to (1 - share) / share times the gain that is certain.
+    old_share: Mapping[str, float] = field(default_factory=lambda: fixed(normalised_entropy=0.25, ndcg=0.25))
     # Predictions over labels, either way, beyond the noise of the positives: decisions are taken on probabilities.
     calibration: float = 1.25
     decile: float = 1.5
@@ -46,8 +50,11 @@ class Bounds:
     slice_labels: int = 500
     slice_positives: int = 20
     # Share of events that are decided differently; a fine-tune moves few of them. Ranked: share of the top 10 that is
-    # not the champion's. Click-through: probabilities that move by more than a factor of 2.
-    changes: Mapping[str, float] = field(default_factory=lambda: fixed(decided=0.05, ranked=0.7, chances=0.25))
+    # not the champion's. Click-through: probabilities that move by more than a factor of 2; more of them may where the
+    # newest examples show a gain for certain, as they do where tastes have changed.
+    changes: Mapping[str, float] = field(
+        default_factory=lambda: fixed(decided=0.05, ranked=0.7, chances=0.25, chances_gained=0.5)
+    )
     # Orders that an analyst would see; the budget at which thresholds are set is 0.03. When fraud rises the champion
     # raises more alerts too, and to refuse the candidate would spare nobody: so many times the champion's will do.
     alerts: float = 0.05

@@ -124,7 +124,7 @@ def kept(name: str, found: Difference, margin: float, where: str, confidence: fl
     return at_least(
         f"{where}{name}", found.low, -margin,
         f"{where}{name} is {found.candidate:.4f} against the champion's {found.champion:.4f}; with {confidence:.0%} "
-        f"confidence the gain{share} is at least {found.low:+.4f} (a loss of {margin:g} is allowed).",
+        f"confidence the gain{share} is at least {found.low:+.4f} (a loss of {margin:.4g} is allowed).",
     )  # fmt: skip
 
 
@@ -213,8 +213,8 @@ def holm(chance: dict[str, float], alpha: float) -> list[str]:
     return rejected
 
 
-def decisions(evidence: Evidence, bounds: Bounds) -> Iterator[Check]:
-    """How many events end otherwise, and how many alerts there would be."""
+def decisions(evidence: Evidence, bounds: Bounds, *, gained: bool) -> Iterator[Check]:
+    """How many events end otherwise, and how many alerts there would be. gained: whether something is, for certain."""
     before, after = evidence.window.champion, evidence.window.candidate
     if after.rows is not None and before.rows is not None:
         same = (after.rows[:, :TOP, None] == before.rows[:, None, :TOP]).any(axis=1).mean()
@@ -239,7 +239,7 @@ def decisions(evidence: Evidence, bounds: Bounds) -> Iterator[Check]:
         yield at_most(
             "changed decisions",
             moved,
-            bounds.changes["chances"],
+            bounds.changes["chances_gained" if gained else "chances"],
             f"{moved:.1%} of probabilities move by a factor of 2.",
         )
 

@@ -17,7 +17,7 @@ What the learner hands in, as `evidence.Evidence`:
 The report goes into the manifest's metrics (`GateReport.as_dict`), of a refused candidate too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -54,9 +54,13 @@ def judge(evidence: Evidence, bounds: Bounds = DEFAULT) -> GateReport:
         if not ranks(evidence):
             done += checks.calibrated(evidence.window, bounds)
         of_slices, slices = checks.sliced(evidence, bounds)
-        done += [of_slices, *checks.decisions(evidence, bounds), checks.leakage(evidence.window, bounds)]
+        done += [
+            of_slices,
+            *checks.decisions(evidence, bounds, gained=improves),
+            checks.leakage(evidence.window, bounds),
+        ]
         if evidence.old is not None:
-            done += forgetting(evidence, evidence.old, bounds)
+            done += forgetting(evidence, evidence.old, bounds, found)
     passed = all(check.passed for check in done)
     missing = unjudged(evidence, bounds, compared=comparable(unable), slices=len(slices))
     verdict: Literal["pass", "refuse"] = "pass" if passed else "refuse"
@@ -80,10 +84,13 @@ def fresh(evidence: Evidence) -> Iterator[Check]:
     yield checks.at_most("never trained", share, 0, f"{share:.1%} of the window's events are not after the training.")
 
 
-def forgetting(evidence: Evidence, old: Window, bounds: Bounds) -> Iterator[Check]:
+def forgetting(evidence: Evidence, old: Window, bounds: Bounds, newest: Mapping[str, Difference]) -> Iterator[Check]:
     """The old window is compared as the new one, with margins of its own."""
     for name, found in checks.differences(evidence, old, bounds):
-        yield checks.kept(name, found, bounds.old_margins[name], "old ", bounds.confidence)
+        margin = bounds.old_margins[name]
+        if share := bounds.old_share.get(name):
+            margin = max(margin, newest[name].low * (1 - share) / share)
+        yield checks.kept(name, found, margin, "old ", bounds.confidence)
 
 
 def spelled(found: Difference) -> Iterator[tuple[str, float]]:

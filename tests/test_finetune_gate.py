@@ -75,6 +75,43 @@ def test_a_candidate_that_gets_worse_and_worse_is_refused_from_some_point_on(tas
     assert verdicts == sorted(verdicts)
 
 
+def changed(task: str, *, gains: bool) -> Evidence:
+    """The candidate is worse on old examples; on the newest ones the champion guesses, and so does it or not."""
+    evidence, rng = honest(task, 1), np.random.default_rng(0)
+    window, old = evidence.window, evidence.old
+    assert old is not None
+    known = np.asarray(window.champion.value, np.float64)
+    guess = replace(window.champion, value=rng.permutation(known))
+    right = replace(window.champion, value=known if gains else guess.value)
+    kept = np.asarray(old.champion.value, np.float64)
+    blurred = np.where(rng.random(len(kept)) < 0.3, rng.permutation(kept), kept)
+    return replace(
+        evidence,
+        window=replace(window, champion=guess, candidate=right),
+        old=replace(old, candidate=replace(old.champion, value=blurred)),
+    )
+
+
+def test_what_old_tastes_cost_is_allowed_as_far_as_new_ones_gain_for_certain() -> None:
+    assert "old normalised_entropy" not in failed(changed("ctr", gains=True))
+    assert "old normalised_entropy" in failed(changed("ctr", gains=False))
+    never = replace(QUICK, old_share={})
+    assert "old normalised_entropy" in failed(changed("ctr", gains=True), never)
+
+
+def test_more_probabilities_may_move_where_the_newest_examples_show_a_gain() -> None:
+    bounds = replace(QUICK, changes={**QUICK.changes, "chances": 0.01, "chances_gained": 0.99})
+    assert "changed decisions" not in failed(changed("ctr", gains=True), bounds)
+    evidence = changed("ctr", gains=False)
+    other = np.random.default_rng(1).permutation(np.asarray(evidence.window.champion.value))
+    lost = replace(evidence.window, candidate=replace(evidence.window.candidate, value=other))
+    assert "changed decisions" in failed(replace(evidence, window=lost), bounds)
+
+
+def test_old_frauds_come_back_and_are_not_given_up_for_new_ones() -> None:
+    assert {"old pr_auc", "old recall"} & set(failed(changed("fraud", gains=True)))
+
+
 def test_the_report_goes_through_json_and_back(fraud: Evidence):
     nan = replace(fraud.window.candidate, value=np.full(len(fraud.window.label), np.nan))
     for evidence in (fraud, replace(fraud, window=replace(fraud.window, candidate=nan))):
