@@ -62,9 +62,19 @@ def some_withheld(withheld: Array) -> None:
     withheld[::2] = 0
 
 
+def spread_categories(ids: Array) -> None:
+    """Numbers of categories are hashes of 16 bits: an engine that reckons with them as floats shows that here."""
+    ids[..., CATEGORY_OF[ids.shape[-1]]] *= 6553
+
+
+CATEGORY_OF = {2: 1, 4: 2}
+"""Where history_ids (…, 2) and slate_ids (…, 4) have it."""
+
 FIXES: dict[str, Callable[[Array], None]] = {
     "fields": some_missing,
     "slate_scalars": short_slates,
+    "history_ids": spread_categories,
+    "slate_ids": spread_categories,
     "catalog": unknown_row,
     "withheld": some_withheld,
     "catalog_bias": blocked_rows,
