@@ -17,7 +17,7 @@ ARGS ?=
 
 .PHONY: bench-engines test-gpu bench-capacity site test-site pictures
 .PHONY: help env demo test test-browser screenshots test-crash chaos fuzz soak check format lock audit clean
-.PHONY: bench-label-to-live bench-join bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder quality-conversions
+.PHONY: bench-label-to-live bench-join bench-scale bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder quality-conversions
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,12 @@ $(SITE)/.ready: requirements-site.txt | $(READY)
 
 test-crash: $(READY) ## Kill, freeze and refuse, and see that nothing is lost (minutes)
 	@$(PYTHON) -m pytest -m slow tests/chaos $(ARGS)
+
+soak: $(READY) ## Two hours under a steady load: do memory, handles, latency or lag grow? ARGS="--minutes 20"
+	@$(PYTHON) -m bench.soak $(ARGS)
+
+bench-scale: $(READY) ## CPU per event of 1, 2 and 4 workers, and with 10 thousand to 10 million users in state
+	@$(PYTHON) -m bench.scale $(ARGS)
 
 fuzz: $(READY) ## Drawn inputs at decoder, worker, mapping, rules and HTTP, 3 minutes each; ARGS="--minutes 60 --target decoder"
 	@$(PYTHON) -m tests.fuzz $(ARGS)

@@ -24,7 +24,9 @@ def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def quarter(values: Sequence[float], number: int) -> float:
-    """The median of the first (1) to last (4) quarter of the values; NaN where there are fewer than four."""
+    """The median of the first (1) to last (4) quarter of the values; NaN where there are fewer than four.
+    What is not finite does not count."""
     if len(values) < 4:
         return float("nan")
-    return float(np.median(np.array_split(np.asarray(values, np.float64), 4)[number - 1]))
+    of_it = np.array_split(np.asarray(values, np.float64), 4)[number - 1]
+    return float(np.median(of_it[np.isfinite(of_it)])) if np.isfinite(of_it).any() else float("nan")

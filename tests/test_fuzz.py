@@ -19,6 +19,8 @@ from schemas.errors import BadRecord, PolicyError, SchemaError, SettingsError
 from schemas.reading import compile_reader
 from schemas.varint import long_bytes
 from schemas.wire import WritersDecoder
+from streams.asking.header import _HEAD as ANSWER_HEAD
+from streams.asking.header import ASKED, Answer, Seal
 from streams.mapping.expressions import expression
 from streams.policy.decide import Policy
 from streams.policy.document import parse
@@ -172,6 +174,21 @@ def test_a_body_that_is_not_packed_as_it_says_is_the_clients_mistake(encoding: s
         assert target.look(http.Request(head.encode() + body, whole=True)) == status
     finally:
         target.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "bucket"), [(b"\xff", 8), (b"fraud", 2**31), (b"fraud", 2**32 - 1)], ids=["name", "bucket", "largest"]
+)
+def test_an_answer_that_no_worker_gave_is_none_and_does_not_end_the_worker(name: bytes, bucket: int) -> None:
+    """Without `ask.key` whoever may write events can seal one: the worker ended at it, and again after each start."""
+    body = ANSWER_HEAD.pack(1, len(name), 3, bucket, 0, 2) + name + b"abc" + b"de"
+    header = ASKED, Seal()._sealed(body, b"event") + body
+    assert Seal().read([header], b"event") is None
+
+
+def test_an_answer_of_a_worker_is_read_as_it_was() -> None:
+    answer = Answer("fraud", b"abc", b"de", 2**31 - 1, 7)
+    assert Seal().read([Seal().header(answer, b"event")], b"event") == answer
 
 
 # -- that it finds ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import NamedTuple
 ASKED = "headrace-asked"
 _VERSION = 1
 _SEAL_BYTES = 16
+_LARGEST = 2**31 - 1  # of `served`'s bucket and row
 _HEAD = Struct("<BBIIII")  # version, then lengths of task and score, bucket, row, length of features
 
 
@@ -51,12 +52,16 @@ class Seal:
             return None
         seal, body = found[:_SEAL_BYTES], found[_SEAL_BYTES:]
         version, task, score, bucket, row, features = _HEAD.unpack_from(body)
-        if version != _VERSION or len(body) != _HEAD.size + task + score + features:
+        if version != _VERSION or len(body) != _HEAD.size + task + score + features or max(bucket, row) > _LARGEST:
             return None
         if not compare_digest(seal, self._sealed(body, value)):
             return None
         first, second = _HEAD.size + task, _HEAD.size + task + score
-        return Answer(body[_HEAD.size : first].decode(), body[first:second], body[second:], bucket, row)
+        try:
+            name = body[_HEAD.size : first].decode()
+        except UnicodeDecodeError:  # without a key anybody can seal anything
+            return None
+        return Answer(name, body[first:second], body[second:], bucket, row)
 
     def _sealed(self, body: bytes, value: bytes) -> bytes:
         digest = blake2b(value, digest_size=_SEAL_BYTES, key=self._key)

@@ -3,14 +3,19 @@ A record that passes the checks and then breaks the loop would stop its partitio
 """
 
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.scoring import PARTITIONS, make_scorer
 from schemas import catalog
 from schemas.errors import BadRecord
-from schemas.wire import Decoder
+from schemas.wire import Decoder, Encoder
 from schemas.writing import compile_writer
+from streams.asking.answers import Answers
+from streams.asking.header import _HEAD as ANSWER_HEAD
+from streams.asking.header import ASKED, Seal
 from streams.events import EVENT_TYPES
+from streams.history import HISTORY
+from streams.homeward import MOVED
 from streams.partitioning import partition_for
 from streams.policy.decide import Policy
 from streams.policy.facts import FACTS
@@ -19,6 +24,7 @@ from streams.policy.standing import Standing
 from streams.raw import RawRecord
 from streams.state import UserState
 from streams.state.memory import MemoryStore
+from streams.work import REPLAYED
 from tests import records
 from tests.fuzz import drawing
 from tests.fuzz.target import Wrong
@@ -26,6 +32,11 @@ from tests.fuzz.target import Wrong
 USERS = tuple(f"user-{number}" for number in range(40))
 MAKERS = (records.click, records.order, records.impression)
 SPOILT = 0.25
+HEADERS: tuple[tuple[str, Any], ...] = (
+    (HISTORY, b"1"), (HISTORY, None), (REPLAYED, b"1"), (MOVED, b"0"), (MOVED, b"\xff"), (ASKED, b""), (ASKED, None),
+    ("headrace-replays", b"9" * 99), ("headrace-source", b"\xff\xfe"), ("", b""), ("x" * 300, b"y" * 3_000),
+    ("traceparent", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01"), ("traceparent", b"\xff"), ("traceparent", None),
+)  # fmt: skip
 ROWS, LIFE = 64, 3_000
 """Users in memory; inputs until the state begins anew."""
 
@@ -37,6 +48,7 @@ class Event(NamedTuple):
     user: str
     value: bytes | None
     timestamp: int
+    headers: tuple[tuple[str, Any], ...] = ()
 
 
 class Scoring:
@@ -46,6 +58,8 @@ class Scoring:
 
     def __init__(self) -> None:
         self._scorer, registry = make_scorer()
+        self._scorer.answers = Answers(self._scorer.tasks, self._scorer.codecs.said, Seal())
+        self._encoders = {task.name: Encoder(registry, task.schema, task.schema) for task in self._scorer.tasks}
         self._scorer.policies = Standing(_every_fact())
         self._schemas = [catalog.load(kind.schema) for kind in EVENT_TYPES]
         self._write = [compile_writer(schema, b"\0" + self._id(registry, kind.schema)) for schema, kind in
@@ -75,7 +89,30 @@ class Scoring:
         value = self._write[topic](record)
         if random.random() < SPOILT:
             value = value[:5] + drawing.spoilt(random, value[5:])
-        return Event(topic, record["user_id"], value, drawing.NOW_MS + random.randrange(10**6))
+        headers = self._headers(random, record, value) if random.random() < 0.15 else ()
+        return Event(topic, record["user_id"], value, drawing.NOW_MS + random.randrange(10**6), headers)
+
+    def _headers(self, random: Random, event: Any, value: bytes) -> tuple[tuple[str, Any], ...]:
+        """What others of the project set, and answers that no worker gave: without a key anybody can seal them."""
+        if random.random() < 0.3:
+            return tuple(random.sample(HEADERS, random.randrange(1, 4)))
+        task = random.choice(self._scorer.tasks)
+        score = drawing.value(random, catalog.load(task.schema), {})
+        same = {"event_id", "user_id", "event_time"} if random.random() < 0.9 else set()
+        score |= {name: event[name] for name in same}
+        body, name = self._encoders[task.name](score), task.name.encode()
+        features = random.randbytes(task.features.itemsize) if random.random() < 0.5 else bytes(task.features.itemsize)
+        match random.randrange(8):
+            case 0:
+                body = body[:5] + drawing.spoilt(random, body[5:])
+            case 1:
+                name = random.choice((b"\xff\xfe", b"", b"other", b"x" * 255))
+            case 2:
+                features = drawing.spoilt(random, features)
+        bucket, row = (random.choice((0, 8, 512, 2**31 - 1, 2**31, 2**32 - 1)) for _ in range(2))
+        whole = ANSWER_HEAD.pack(1, len(name), len(body), bucket, row, len(features)) + name + body + features
+        sealed = Seal()._sealed(whole, value) + whole
+        return ((ASKED, drawing.spoilt(random, sealed) if random.random() < 0.1 else sealed),)
 
     def look(self, given: list[Event]) -> str:
         scorer = self._scorer
@@ -111,7 +148,7 @@ class Scoring:
         self._offsets[event.topic] += 1
         name, key = EVENT_TYPES[event.topic].name, event.user.encode()
         place = partition_for(key, PARTITIONS)
-        return RawRecord(name, place, self._offsets[event.topic], event.timestamp, key, event.value, ())
+        return RawRecord(name, place, self._offsets[event.topic], event.timestamp, key, event.value, event.headers)
 
     def close(self) -> None: ...
 
