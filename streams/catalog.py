@@ -11,9 +11,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from schemas.errors import BadRecord
+
 ITEM, AD = 0, 1
 TEXT_DIMS = 384
 UNKNOWN_ROW = 0
+MOST_ROWS = 1 << 22
+"""Rows are of 1.6 KB: a number beyond this is a mistake, and would fill the memory before anybody could say so."""
 NOT_A_CANDIDATE = np.float32(-1e9)
 ENDLESS = 2**62  # of what ends some day: not yet
 
@@ -125,7 +129,7 @@ class Catalogue:
 
     def apply_item(self, record: Mapping[str, Any]) -> None:
         """A CatalogItem in physical types; it counts once its vector is there."""
-        price = int.from_bytes(record["price"], "big", signed=True) / 10_000 if record["price"] else 0.0
+        price = max(0.0, _price(record))  # one below 0, which `check_item` refuses, is in some old topics: it is none
         self._categories[ITEM, record["item_id"]] = category_number(record.get("category"))
         self._set(ITEM, record["item_id"], price, record["available"])
 
@@ -192,6 +196,31 @@ class Catalogue:
         self._hashes[row] = 0
         self._category[row] = self._until[row] = 0
         self.ids.append(ident)
+
+
+def check_item(record: Mapping[str, Any]) -> None:
+    """Raises BadRecord for a CatalogItem that no shop can mean: the logarithm of such a price is no number, and every
+    score that looks at the item would be none either.
+    """
+    if _price(record) < 0:
+        raise BadRecord("out_of_range", f"price is {_price(record)}", where="price", expected="0 or more, or null")
+
+
+def check_vector(record: Mapping[str, Any]) -> None:
+    """Raises BadRecord for a CatalogVector that has no place in the table, or would spoil it."""
+    row, vector = record["row"], record["vector"]
+    if not UNKNOWN_ROW < row < MOST_ROWS:
+        raise BadRecord("out_of_range", f"row is {row}", where="row", expected=f"1 to {MOST_ROWS - 1:,}")
+    if len(vector) != 4 * TEXT_DIMS:
+        what = f"a vector of {len(vector):,} bytes"
+        raise BadRecord("out_of_range", what, where="vector", expected=f"{4 * TEXT_DIMS}: {TEXT_DIMS} float32")
+    if not np.isfinite(np.frombuffer(vector, "<f4")).all():
+        raise BadRecord("out_of_range", "a vector that is not finite", where="vector", expected="numbers")
+
+
+def _price(record: Mapping[str, Any]) -> float:
+    """Units of currency; 0 where there is none."""
+    return int.from_bytes(record["price"], "big", signed=True) / 10_000 if record["price"] else 0.0
 
 
 def hashes_of(ident: str) -> NDArray[np.float32]:

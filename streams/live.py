@@ -22,9 +22,10 @@ from engines.turns import Turns
 from schemas.errors import ReleaseError
 from schemas.registry import Registry
 from schemas.wire import Decoder
-from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, Catalogue
+from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, Catalogue, check_item, check_vector
 from streams.compacted import Compacted
 from streams.config import Settings
+from streams.events import Record
 from streams.lookups import Lookups
 from streams.metrics import Metrics
 from streams.priority import step_back
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 PRIOR = "prior.json"
 TICK_S = 0.1
+CHECKED: Mapping[str, Callable[[Record], None]] = {"catalog_item": check_item, "catalog_vector": check_vector}
 
 
 class CatalogueFeed:
@@ -52,17 +54,18 @@ class CatalogueFeed:
         self._queue: deque[tuple[Callable[[Any], None], Any]] = deque()
         topics = settings.topics
         withdraw_item, withdraw_ad = partial(catalog.withdraw, ITEM), partial(catalog.withdraw, AD)
+        items, vectors = (checked(Decoder(registry, name), check) for name, check in CHECKED.items())
         self._readers = [
-            self._reader(settings, topics.items, Decoder(registry, "catalog_item"), catalog.apply_item, withdraw_item),
+            self._reader(settings, topics.items, items, catalog.apply_item, withdraw_item),
             self._reader(settings, topics.ads, Decoder(registry, "catalog_ad"), catalog.apply_ad, withdraw_ad),
-            self._reader(settings, topics.vectors, Decoder(registry, "catalog_vector"), catalog.apply_vector, _keep),
+            self._reader(settings, topics.vectors, vectors, catalog.apply_vector, _keep),
         ]
 
     def _reader(
         self,
         settings: Settings,
         topic: str,
-        decode: Decoder,
+        decode: Callable[[bytes], Any],
         apply: Callable[[Any], None],
         withdraw: Callable[[str], None],
     ) -> Compacted:
@@ -94,6 +97,17 @@ class CatalogueFeed:
     def stop(self) -> None:
         for reader in self._readers:
             reader.stop()
+
+
+def checked(decode: Decoder, check: Callable[[Record], None]) -> Callable[[bytes], Record]:
+    """Decodes and checks: either raises BadRecord, for which a `Compacted` skips the record and shows why."""
+
+    def read(value: bytes) -> Record:
+        record = decode(value)
+        check(record)
+        return record
+
+    return read
 
 
 def _keep(key: str) -> None:

@@ -16,6 +16,7 @@ from schemas.errors import BadRecord, ProduceFailed
 from schemas.registry import Registry
 from schemas.values import from_json
 from schemas.wire import Encoder
+from streams.catalog import check_item
 from streams.clients import consumer, partitions, producer
 from streams.config import Settings
 from streams.contracts import TopicContract, writable
@@ -70,6 +71,8 @@ class Validation:
         record = from_json(self._contract.contract, value)
         if self._event is not None:
             check(record, self._event, time.time_ns() // 1_000_000)
+        elif self._contract.contract == "catalog_item":
+            check_item(record)
         if not record[self._contract.key_field]:
             raise BadRecord("out_of_range", "an empty key", where=self._contract.key_field, expected="an id")
         if self._event is not None:

@@ -1,6 +1,12 @@
 import numpy as np
+import pytest
 
-from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, TEXT_DIMS, Catalogue
+from schemas.errors import BadRecord
+from schemas.registry import MemoryRegistry
+from schemas.wire import Decoder, Encoder
+from streams.catalog import AD, ITEM, NOT_A_CANDIDATE, TEXT_DIMS, Catalogue, check_item, check_vector
+from streams.live import CHECKED, checked
+from streams.sources.load import uniform_catalog
 from tests.records import money
 
 
@@ -62,3 +68,55 @@ def test_a_new_price_changes_the_vectors_version_and_availability_does_not():
     assert (catalog.vectors_version, catalog.version) == (vectors, version + 1)
     catalog.apply_item(item("a", price=3.0))
     assert catalog.vectors_version == vectors + 1
+
+
+@pytest.mark.parametrize("price", [-0.01, -5.0, -1e13])
+def test_a_price_below_zero_is_refused_and_spoils_nothing_where_it_is_on_an_old_topic(price):
+    """Its logarithm was no number: every score that looked at the item was none, and the release was taken to fail."""
+    with pytest.raises(BadRecord, match="at price; expected 0 or more"):
+        check_item(item("a", price=price))
+    catalog = Catalogue()
+    catalog.apply_vector(vector("item", "a", 1))
+    catalog.apply_item(item("a", price=price))
+    assert np.isfinite(catalog.scalars).all()
+
+
+@pytest.mark.parametrize("price", [None, money(0.0), money(12.5), b"", (2**63 - 1).to_bytes(8, "big")])
+def test_any_other_price_and_none_pass(price):
+    check_item({"item_id": "a", "price": price, "available": True})
+    catalog = Catalogue()
+    catalog.apply_vector(vector("item", "a", 1))
+    catalog.apply_item({"item_id": "a", "price": price, "available": True})
+    assert np.isfinite(catalog.scalars).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"row": 0}, "row is 0"),
+        ({"row": -1}, "row is -1"),
+        ({"row": 2**31 - 1}, "row is 2147483647"),
+        ({"vector": b""}, "a vector of 0 bytes"),
+        ({"vector": bytes(4 * TEXT_DIMS + 1)}, "a vector of 1,537 bytes"),
+        ({"vector": np.full(TEXT_DIMS, np.nan, "<f4").tobytes()}, "not finite"),
+    ],
+)
+def test_a_vector_without_a_place_in_the_table_is_refused(change, complaint):
+    """One row of two billion filled the memory, one of another length ended the worker, at each start."""
+    with pytest.raises(BadRecord, match=complaint):
+        check_vector(vector("item", "a", 1) | change)
+    check_vector(vector("item", "a", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("catalog_item", uniform_catalog(1, 1)[0][0] | {"price": money(-5.0)}),
+        ("catalog_vector", vector("item", "a", 2**30) | {"encoder": "e", "digest": "d"}),
+    ],
+)
+def test_what_is_followed_is_checked_as_it_comes_from_the_topic(name, record):
+    registry = MemoryRegistry()
+    value = Encoder(registry, "topic", name)(record)
+    with pytest.raises(BadRecord):
+        checked(Decoder(registry, name), CHECKED[name])(value)

@@ -19,6 +19,7 @@ from schemas.errors import BadRecord, PolicyError, SchemaError, SettingsError
 from schemas.reading import compile_reader
 from schemas.varint import long_bytes
 from schemas.wire import WritersDecoder
+from streams.asking.answers import Answers, Given, Key
 from streams.asking.header import _HEAD as ANSWER_HEAD
 from streams.asking.header import ASKED, Answer, Seal
 from streams.mapping.expressions import expression
@@ -189,6 +190,27 @@ def test_an_answer_that_no_worker_gave_is_none_and_does_not_end_the_worker(name:
 def test_an_answer_of_a_worker_is_read_as_it_was() -> None:
     answer = Answer("fraud", b"abc", b"de", 2**31 - 1, 7)
     assert Seal().read([Seal().header(answer, b"event")], b"event") == answer
+
+
+def test_answers_are_remembered_up_to_so_many_bytes_and_the_newest_always() -> None:
+    """An order of a megabyte has a score of a megabyte: twenty thousand of them were to be kept."""
+    answers = Answers(remembered=10, remembered_bytes=1_000)
+
+    def give(number: int, size: int = 300) -> Key:
+        key = Key(0, "u", f"e{number}")
+        answers.give(key, Given(0, b"", Answer("fraud", b"x" * size, b"features", 0, 0)))
+        return key
+
+    keys = [give(number) for number in range(5)]
+    assert [answers.known(key) is not None for key in keys] == [False, False, True, True, True]
+    answers.forget(keys[3])
+    answers.forget(keys[3])
+    assert [answers.known(give(number)) is not None for number in (4, 4, 5)] == [True] * 3
+    assert answers.known(keys[2]) is not None  # neither what was forgotten nor what came twice counts
+    answers.forget_user("u")
+    assert answers.known(give(6, size=5_000)) is not None
+    give(7)
+    assert answers.known(Key(0, "u", "e6")) is None
 
 
 # -- that it finds ---------------------------------------------------------------------------------------------------

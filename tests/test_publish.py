@@ -148,6 +148,7 @@ BAD_ROWS = [
     ("clicks", click(0, query="x" * 2_000), "oversized", "max_message_bytes"),
     ("items", {"item_id": "", "text": "x", "updated_at": 0}, "out_of_range", "item_id"),
     ("items", {"item_id": "a", "text": "x", "updated_at": 0, "price": "much"}, "wrong_type", "price"),
+    ("items", {"item_id": "a", "text": "x", "updated_at": 0, "price": "-5.00"}, "out_of_range", "price"),
     ("labels", [], "wrong_type", "JSON object"),
 ]
 

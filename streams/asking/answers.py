@@ -21,6 +21,8 @@ from streams.work import Told, Work
 
 REMEMBERED = 20_000
 """Answers kept for whoever asks again: a KB or two each."""
+REMEMBERED_BYTES = 100_000_000
+"""Of them all: an event may hold texts of a megabyte, and its score repeats its ids."""
 
 
 class Key(NamedTuple):
@@ -59,11 +61,13 @@ class Answers:
         decoders: Mapping[str, Decoder] | None = None,
         seal: Seal | None = None,
         remembered: int = REMEMBERED,
+        remembered_bytes: int = REMEMBERED_BYTES,
     ) -> None:
         """`decoders`: of score records, by task. Without tasks it knows of no answers."""
         self.seal = seal or Seal()
         self._tasks = {task.name: task for task in tasks}
-        self._decoders, self._remembered = decoders or {}, remembered
+        self._decoders, self._remembered, self._most_bytes = decoders or {}, remembered, remembered_bytes
+        self._bytes = 0  # of what is in `_known`
         self._known: OrderedDict[Key, Given] = OrderedDict()
         self._open: dict[Key, Given] = {}  # published, and not read back yet
         self.overtaken: set[Key] = set()
@@ -81,13 +85,15 @@ class Answers:
     def forget(self, key: Key) -> None:
         """The event could not be published: it may be asked about anew."""
         self._open.pop(key, None)
-        self._known.pop(key, None)
+        if key in self._known:
+            self._drop(key)
 
     def forget_user(self, user_id: str) -> None:
         """Nothing that was answered of their events is known any more."""
-        for known in (self._known, self._open):
-            for key in [key for key in known if key.user_id == user_id]:
-                del known[key]
+        for key in [key for key in self._known if key.user_id == user_id]:
+            self._drop(key)
+        for key in [key for key in self._open if key.user_id == user_id]:
+            del self._open[key]
 
     def keep(self, partitions: Collection[int]) -> None:
         """Only these are owned now: what comes back on others, comes to others."""
@@ -150,10 +156,20 @@ class Answers:
             return None
 
     def _remember(self, key: Key, given: Given) -> None:
+        if key in self._known:
+            self._drop(key)
         self._known[key] = given
-        self._known.move_to_end(key)
-        while len(self._known) > self._remembered:
-            self._known.popitem(last=False)
+        self._bytes += _size(key, given)
+        while len(self._known) > self._remembered or (self._bytes > self._most_bytes and len(self._known) > 1):
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, key: Key) -> None:
+        self._bytes -= _size(key, self._known.pop(key))
+
+
+def _size(key: Key, given: Given) -> int:
+    """Roughly, in bytes; the same for as long as it is known: features come and go."""
+    return len(key.user_id) + len(key.event_id) + len(given.answer.score)
 
 
 def _shown(answer: Answer) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from schemas.errors import BadRecord
 from schemas.registry import Registry
 from schemas.wire import Encoder
+from streams.catalog import check_item
 from streams.config import Settings
 from streams.contracts import TopicContract, topic_contract
 from streams.events import EVENT_TYPES, EventType, Record, check
@@ -64,12 +65,15 @@ class Finish:
     def __init__(self, settings: Settings, registry: Registry, contract: TopicContract) -> None:
         self._encode = Encoder(registry, contract.name, contract.contract)
         self._key_field, self._limit = contract.key_field, settings.max_message_bytes
+        self._contract = contract.contract
         self._event: EventType | None = next((each for each in EVENT_TYPES if each.schema == contract.contract), None)
         self._publishing = publishing(settings)
 
     def __call__(self, record: Record, now_ms: int) -> Mapped:
         if self._event is not None:
             check(record, self._event, now_ms)
+        elif self._contract == "catalog_item":
+            check_item(record)
         if not record[self._key_field]:
             raise BadRecord("out_of_range", "an empty key", where=self._key_field, expected="an id")
         if self._event is not None:

@@ -58,7 +58,7 @@ class Scoring:
 
     def __init__(self) -> None:
         self._scorer, registry = make_scorer()
-        self._scorer.answers = Answers(self._scorer.tasks, self._scorer.codecs.said, Seal())
+        self._scorer.answers = Answers(self._scorer.tasks, self._scorer.codecs.said, Seal(), remembered=ROWS)
         self._encoders = {task.name: Encoder(registry, task.schema, task.schema) for task in self._scorer.tasks}
         self._scorer.policies = Standing(_every_fact())
         self._schemas = [catalog.load(kind.schema) for kind in EVENT_TYPES]
