@@ -175,6 +175,7 @@ def forget_topics(settings: Settings, prefix: str) -> None:
 
 def paced(settings: Settings, pids: Sequence[int], users: int, arguments: argparse.Namespace) -> Cost:
     """The median of some stretches at the rate, the background's work after each included."""
+    time.sleep(IDLE_S)  # what was absorbed last is flushed, and the engines' other threads have gone to sleep
     idle, began = cpu_of(pids), time.monotonic()
     time.sleep(IDLE_S)
     idle_cores = (sum(cpu_of(pids)) - sum(idle)) / (time.monotonic() - began)
