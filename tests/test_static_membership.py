@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
+from threading import Timer
 from typing import Any, cast
 
 import pytest
@@ -42,13 +43,18 @@ def start(settings: Settings) -> Iterator[Callable[[str], Worker]]:
 
 
 def assigned(worker: Worker, count: int) -> set[str]:
-    """Waits until it says that it has so many partitions."""
-    while True:
-        line = cast(Any, worker.process.stdout).readline()
-        assert line, worker.result()
-        found = set(json.loads(line)["assigned"])
-        if len(found) == count:
-            return found
+    """Waits until it says that it has so many partitions; one that never does is ended, and the test with it."""
+    end = Timer(PATIENCE_S, worker.process.kill)
+    end.start()
+    try:
+        while True:
+            line = cast(Any, worker.process.stdout).readline()
+            assert line, worker.result()
+            found = set(json.loads(line)["assigned"])
+            if len(found) == count:
+                return found
+    finally:
+        end.cancel()
 
 
 def members(settings: Settings) -> dict[str, tuple[str, set[str]]]:
