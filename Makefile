@@ -145,6 +145,9 @@ bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep 
 quality: $(READY) ## How good the models are, all parts, 30 minutes; ARGS="--parts world,bandit" for some
 	@$(PYTHON) -m bench.quality $(ARGS)
 
+quality-conversions: $(READY) ## Orders after clicks on ads beside the simulator's own chances (2 CPU minutes)
+	@$(PYTHON) -m bench.quality_conversions $(ARGS)
+
 quality-baskets: $(READY) ## The next basket of a real shop beside a customer's own frequencies (3 CPU minutes)
 	@$(PYTHON) -m bench.quality_baskets $(ARGS)
 

@@ -95,7 +95,17 @@ def boosting(case: Case) -> Callable[[Examples], Floats]:
     known, text = case.known.examples["ctr"], case.catalog.text
     slots = known.rows["ad"].shape[1]
     shown, label = shown_ads(known.events, slots) > 0, click_labels(known.events, case.known.labels, slots)
-    x, y = in_parts(known, text)[shown], label[shown]
+    chosen = tuned(in_parts(known, text)[shown], label[shown])
+
+    def predict(examples: Examples) -> Floats:
+        made = in_parts(examples, text)
+        return np.asarray(chosen.predict(made.reshape(-1, made.shape[-1]))).reshape(made.shape[:2])
+
+    return predict
+
+
+def tuned(x: Floats, y: NDArray[np.floating]) -> lgb.Booster:
+    """The best of TRIALS; examples (n, F) and labels (n,) in order of time."""
     cut = round(0.85 * len(y))
     options: dict[str, Any] = {"objective": "binary", "verbosity": -1, "num_threads": 1, "seed": 0}
     best: tuple[float, lgb.Booster] | None = None
@@ -108,13 +118,7 @@ def boosting(case: Case) -> Callable[[Examples], Floats]:
         if best is None or loss < best[0]:
             best = loss, model
     assert best is not None
-    chosen = best[1]
-
-    def predict(examples: Examples) -> Floats:
-        made = in_parts(examples, text)
-        return np.asarray(chosen.predict(made.reshape(-1, made.shape[-1]))).reshape(made.shape[:2])
-
-    return predict
+    return best[1]
 
 
 def in_parts(examples: Examples, text: NDArray[np.float32], size: int = 4096) -> Floats:

@@ -25,6 +25,7 @@ from schemas.errors import HeadraceError
 
 PARTS: dict[str, str] = {
     "world": "bench.quality_world",
+    "conversions": "bench.quality_conversions",
     "cards": "bench.quality_cards",
     "tables": "bench.quality_tables",
     "bandit": "bench.quality_bandit",

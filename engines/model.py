@@ -66,6 +66,7 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # tran
     pointwise: int = SIZES["pointwise"]
     own_items: int = SIZES["own_items"]
     withholds: int = SIZES["withholds"]
+    conversions: int = SIZES["conversions"]
     dropout: float = 0.0
     initializer_range: float = 0.05
 

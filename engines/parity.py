@@ -4,13 +4,14 @@ list.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.base import Array, Arrays, Engine
+from engines.signatures import CONVERSION
 from schemas.errors import EngineError
 
 TOP = 10
@@ -41,7 +42,8 @@ class Report:
 
     max_difference, mean_difference: of scores, absolute; scale: the oracle's standard deviation.
     rank_correlation: Spearman's. flips: share of decisions that differ at any of the thresholds. overlap:
-    share of the oracle's top 10 that the engine lists too (1 where the task lists nothing).
+    share of the oracle's top 10 that the engine lists too (1 where the task lists nothing). conversion: the same of the
+    chance of an order after a click, where the graph says one; nothing is decided by it.
     """
 
     rows: int
@@ -53,15 +55,29 @@ class Report:
     rank_correlation: float
     flips: float
     overlap: float
+    conversion: "Report | None" = None
 
     def as_dict(self) -> dict[str, Any]:
         """For a manifest or a log line."""
-        return asdict(self)
+        told = {name: value for name, value in asdict(self).items() if name != "conversion"}
+        return told if self.conversion is None else {**told, "conversion": self.conversion.as_dict()}
 
     def check(self, bounds: Bounds) -> None:
         """Raises EngineError that names each measure outside the bounds."""
+        broken = self.broken(bounds)
+        if self.conversion is not None:
+            broken += [f"conversion {each}" for each in self.conversion.broken(bounds)]
+        if broken:
+            raise EngineError(
+                f"the engine differs from the oracle: {', '.join(broken)}",
+                where=f"{self.precision} on {self.target}",
+                todo="use the next safer precision",
+            )
+
+    def broken(self, bounds: Bounds) -> list[str]:
+        """Each measure outside the bounds, in words; not those of conversions."""
         scale = max(self.scale, 1e-6)
-        broken = [
+        return [
             f"{name} {value:.3g} ({'at most' if most else 'at least'} {bound:.3g})"
             for name, value, bound, most in (
                 ("max_difference", self.max_difference / scale, bounds.max_difference, True),
@@ -72,12 +88,6 @@ class Report:
             )
             if not (value <= bound if most else value >= bound)
         ]
-        if broken:
-            raise EngineError(
-                f"the engine differs from the oracle: {', '.join(broken)}",
-                where=f"{self.precision} on {self.target}",
-                todo="use the next safer precision",
-            )
 
 
 def parity(engine: Engine, oracle: Engine, inputs: Arrays, *, thresholds: Sequence[float] = (0.5,)) -> Report:
@@ -88,7 +98,21 @@ def parity(engine: Engine, oracle: Engine, inputs: Arrays, *, thresholds: Sequen
 def compared(engine: Engine, found: Arrays, expected: Arrays, *, thresholds: Sequence[float] = (0.5,)) -> Report:
     """What the engine found beside what the oracle says, for the same rows."""
     lists = "rows" in expected
-    scores, truth = ((side["scores"] if lists else side["logit"]).astype(np.float64) for side in (found, expected))
+    name = "scores" if lists else "logit"
+    report = _beside(engine, found[name], expected[name])
+    if lists:
+        report = replace(report, overlap=overlap(found["rows"], expected["rows"]))
+    else:
+        said, truth = (side["logit"].astype(np.float64) for side in (found, expected))
+        report = replace(report, flips=flips(said, truth, thresholds))
+    if CONVERSION in expected:
+        report = replace(report, conversion=_beside(engine, found[CONVERSION], expected[CONVERSION]))
+    return report
+
+
+def _beside(engine: Engine, found: Array, expected: Array) -> Report:
+    """Differences and order of one output; nothing of what follows from it."""
+    scores, truth = found.astype(np.float64), expected.astype(np.float64)
     difference = np.abs(scores - truth)
     return Report(
         rows=len(truth),
@@ -98,8 +122,8 @@ def compared(engine: Engine, found: Arrays, expected: Arrays, *, thresholds: Seq
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         rank_correlation=rank_correlation(scores.ravel(), truth.ravel()),
-        flips=0.0 if lists else flips(scores, truth, thresholds),
-        overlap=overlap(found["rows"], expected["rows"]) if lists else 1.0,
+        flips=0.0,
+        overlap=1.0,
     )
 
 

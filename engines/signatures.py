@@ -12,6 +12,7 @@ NOT_A_CANDIDATE = -1e9  # the catalogue bias of a row that must not be recommend
 MISSING = -(1 << 23)  # the code of a column's missing value; all others are above it
 SPARE = 12  # rows beyond the top K that are ranked again, with exact scores
 PAGE_NAMED, PAGE_SCALARS = 17, 4  # of an impression: its placement and 16 attributes; counts
+CONVERSION = "conversion_logit"  # of an order after a click on the ad
 Sizes = Mapping[str, Any]  # the keys of HeadraceConfig
 
 SIZES: dict[str, int] = {
@@ -43,6 +44,7 @@ SIZES: dict[str, int] = {
     "pointwise": 0,
     "own_items": 0,
     "withholds": 1,
+    "conversions": 0,
 }
 """What a model has unless it says otherwise: HeadraceConfig's defaults, for those without torch."""
 
@@ -108,7 +110,10 @@ def ctr(sizes: Sizes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         TensorSpec("page_ids", "int32", ("B", PAGE_NAMED)),
     )
     page = TensorSpec("page_scalars", "float32", ("B", PAGE_SCALARS))
-    return (context, ads, scalars, *ids, named, page), (TensorSpec("logit", "float32", ("B", slate)),)
+    outputs = [TensorSpec("logit", "float32", ("B", slate))]
+    if sizes.get("conversions"):
+        outputs.append(TensorSpec(CONVERSION, "float32", ("B", slate)))
+    return (context, ads, scalars, *ids, named, page), tuple(outputs)
 
 
 SIGNATURES: dict[str, Callable[[Sizes], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]] = {

@@ -2,20 +2,25 @@
 A start is not learned by steps: rates of positions and ads are counted and a linear part is fitted, in a few seconds.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor
 
-from engines.ctr_head import IDS, PLACES, CtrHead
+from engines.conversion_head import IDS, ConversionHead
+from engines.ctr_head import PLACES, CtrHead
+from engines.interests import Inputs
 from engines.model import HeadraceModel
 from finetune.calibrate import shrunk_platt
-from finetune.labels import click_labels, click_weights, shown_ads
+from finetune.conversion_fit import LEAST, Clicked, enough, fit_conversions, measured
+from finetune.labels import click_labels, click_weights, conversion_labels, shown_ads
 from finetune.losses import slate_loss, tensors
 from finetune.metrics import log_loss, normalised_entropy
-from finetune.recorded import Finish, Outputs, Recorded
+from finetune.recorded import VALIDATION, Finish, Outputs, Recorded
 from finetune.trainer import Loss, TorchTable
 from schemas.errors import TrainingError
 from streams.batch import KINDS
@@ -33,7 +38,9 @@ FADING = 0.08  # an event says so much less than the one after it, in logs, befo
 
 
 class ClickThrough(Recorded):
-    """Clicks that name the impression and the ad, over the ads that came into view."""
+    """Clicks that name the impression and the ad, over the ads that came into view; and orders after the clicks, over
+    the ads that were clicked long enough ago.
+    """
 
     name: ClassVar[str] = "ctr"
     held_rows: ClassVar[int] = 50_000
@@ -49,6 +56,23 @@ class ClickThrough(Recorded):
                 where="ctr",
                 expected="ads that were clicked, by clicks that name their impression and ad, and ads that were not",
             )
+
+        bought, known = conversion_labels(self.examples.events, self.recording.labels, slots, self.recording.until)
+        self.bought, self.known = bought > 0, known * self.shown * (self.examples.rows["ad_item"] > 0)
+        clicked = np.flatnonzero((self.known > 0).any(axis=1))
+        last = round(len(clicked) * (1 - VALIDATION))
+        self.fitting, self.measuring = clicked[:last], clicked[last:]
+        self.converts = enough(self.bought[self.fitting][self.known[self.fitting] > 0])
+        self.conversions: tuple[dict[str, float], dict[str, float]] = {}, {}
+
+    def sizes(self) -> dict[str, int]:
+        """A head for conversions only where there is something to learn for it."""
+        return {"conversions": int(self.converts)}
+
+    def remarks(self) -> dict[str, str]:
+        bought = self.bought[self.fitting][self.known[self.fitting] > 0]
+        said = f"{int(bought.sum()):,} orders after {len(bought):,} clicks on ads that are seven days old"
+        return {"conversions": said if self.converts else f"not estimated: {said}; {LEAST} of both kinds are needed"}
 
     def begin(self, model: HeadraceModel) -> None:
         """Starts from the rates of positions and ads and a linear fit of the facts; the rest adds nothing yet."""
@@ -75,23 +99,47 @@ class ClickThrough(Recorded):
         self, model: HeadraceModel, head: CtrHead, rows: Rows, label: NDArray[np.float32], shown: NDArray[np.bool_]
     ) -> None:
         """Logistic regression on what the head calls facts, and on the biases, which are scaled as it finds."""
-        table = TorchTable(model, self.catalog)
-        table.freeze()
-        parts = []
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            inputs = tensors(self.task.inputs(rows[part], table))
-            known = torch.cat([head.biases(inputs["slate_ids"])[..., None], head.facts(inputs)], dim=-1)
-            parts.append(known.numpy()[shown[part]])
-        clicked = label[shown]
+
+        def known(inputs: Inputs) -> Tensor:
+            return torch.cat([head.biases(inputs["slate_ids"])[..., None], head.facts(inputs)], dim=-1)
+
+        facts, clicked = self._facts(model, rows, shown, known), label[shown]
         if not 0 < clicked.sum() < len(clicked):  # all clicks are older than what is looked at: steps will have to do
             return
-        line = LogisticRegression(C=STRENGTH, max_iter=200).fit(np.concatenate(parts), clicked)
+        line = LogisticRegression(C=STRENGTH, max_iter=200).fit(facts, clicked)
         scale, *weights = line.coef_[0].tolist()
         head.line.weight.copy_(torch.tensor(weights)[None])
         head.line.bias.copy_(torch.from_numpy(line.intercept_))
         head.position.weight.mul_(scale)
         head.bias.weight.mul_(scale)
+
+    def _facts(
+        self, model: HeadraceModel, rows: Rows, chosen: NDArray[np.bool_], facts: Callable[[Inputs], Tensor]
+    ) -> NDArray[np.float32]:
+        """(n, X) what is known of the ads of `rows` that are chosen, by a head's `facts`."""
+        table = TorchTable(model, self.catalog)
+        table.freeze()
+        parts = []
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            parts.append(facts(tensors(self.task.inputs(rows[part], table))).numpy()[chosen[part]])
+        return np.concatenate(parts)
+
+    def end(self, model: HeadraceModel) -> None:
+        """Fits the head of conversions, on what the steps have made of the interests."""
+        head = cast(CtrHead, model.head)
+        if head.conversion is None:
+            return
+        head.conversion.interests.load_state_dict(head.interests.state_dict())
+        fit_conversions(head.conversion, self._clicked(model, head.conversion, self.fitting))
+        self.conversions = measured(head.conversion, self._clicked(model, head.conversion, self.measuring))
+
+    @torch.no_grad()
+    def _clicked(self, model: HeadraceModel, head: ConversionHead, which: NDArray[np.intp]) -> Clicked:
+        rows, known = self.examples.rows[which], self.known[which]
+        there = known > 0
+        ad = slate_inputs(rows)["slate_ids"][there][:, 0]
+        return Clicked(self._facts(model, rows, there, head.facts), ad, self.bought[which][there], known[there])
 
     def loss(self) -> Loss:
         first = slice(self.learning)
@@ -106,7 +154,8 @@ class ClickThrough(Recorded):
         if label.any():
             metrics |= {"normalised_entropy": normalised_entropy(label, chance)}
         mean = float((self.label * self.shown).sum() / self.shown.sum())
-        return Finish(calibration, {"mean": mean}, metrics)
+        more, figures = self.conversions
+        return Finish(calibration | more, {"mean": mean}, metrics | figures)
 
 
 def effects(

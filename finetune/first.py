@@ -99,7 +99,7 @@ def train(
             continue
         problem.end(model)
         said = {**(trained or {}), "examples": problem.learning, "steps": plan.steps, "loss": loss}
-        said |= {"encoder": catalog.encoder}
+        said |= {"encoder": catalog.encoder, **problem.remarks()}
         releases[name] = make_release(problem, model, store, said)
         if reservoir is not None:
             fill_reservoir(problem, reservoir / name)

@@ -103,7 +103,7 @@ class Replay:
         for chunk in _chunks(stream, BATCH):
             events = [(name, record) for name, record in chunk if name in TOPICS]
             for name, record in chunk:
-                labels.add(name, record)
+                labels.add(name, record, self._catalog.advertised)
             if events:
                 self._absorb([record for _, record in events], [TOPICS.index(name) for name, _ in events])
                 until = events[-1][1]["event_time"] + 1

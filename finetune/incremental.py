@@ -30,6 +30,8 @@ Told = Callable[[int, int, float], None]
 RATES = {"full": 5e-4, "lora": 3e-3, "head": 2e-3}
 """Peak rates by mode: what learns less may learn faster."""
 ADAPTED = ("history", "read", "head")
+KEPT = ("head.conversion",)
+"""Stays as it is in each mode: clicks that are not seven days old say nothing of orders after them."""
 STOP_ROWS = 1024  # of the examples to stop by, spread over all of them: each evaluation reads these
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 CHUNK = 512
@@ -152,9 +154,12 @@ class _Training:
 
     def _choose(self) -> list[nn.Module]:
         self._model.requires_grad_(False)
+        kept = [part for name, part in self._model.named_modules() if name in KEPT]
         if self._recipe.mode == "lora":
-            return lora.adapt(self._model, ADAPTED, self._recipe.rank)
+            return lora.adapt(self._model, ADAPTED, self._recipe.rank, kept)
         (self._model if self._recipe.mode == "full" else self._model.head).requires_grad_(True)
+        for part in kept:
+            part.requires_grad_(False)
         return []
 
     def step(self, number: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from finetune.conversions import Conversions
 from streams.features import Rows
 from streams.labels.rules import rank
 from streams.tasks.automation import look, signs_of
@@ -17,6 +18,7 @@ from streams.tasks.automation import look, signs_of
 Record = Mapping[str, Any]
 
 
+NOTHING: Mapping[str, str] = {}
 AUTOMATED_WEIGHT = 0.05
 """Of a label whose clicks look automated, over that of another: as `learning.automated_weight` is by default."""
 
@@ -36,16 +38,23 @@ class Verdict(NamedTuple):
 class Labels:
     """Labels of a stream.
 
-    `clicks`: (impression, ad) to UTC ms. `verdicts`: order to what each label says.
+    `clicks`: (impression, ad) to UTC ms. `verdicts`: order to what each label says. `conversions`: of clicks on ads.
     """
 
     clicks: dict[tuple[str, str], int] = field(default_factory=dict)
     verdicts: dict[str, list[Verdict]] = field(default_factory=dict)
+    conversions: Conversions = field(default_factory=Conversions)
 
-    def add(self, topic: str, record: Record) -> None:
-        """Notes what a record of the stream says, if it is a click on an ad or a fraud label."""
+    def add(self, topic: str, record: Record, advertised: Mapping[str, str] = NOTHING) -> None:
+        """Notes what a record of the stream says, if it is a click on an ad, an order, or a fraud label.
+
+        advertised: item ids by ad id; without them no click is known to have ended in an order.
+        """
         if topic == "clicks" and record["impression_id"] is not None:
             self.clicks.setdefault((record["impression_id"], record["ad_id"]), record["event_time"])
+            self.conversions.click(record, advertised)
+        elif topic == "orders":
+            self.conversions.order(record)
         elif topic == "labels" and record["task"] == record["name"] == "fraud":  # a sign of life is no label
             hashed = xxhash.xxh3_64_intdigest(record["label_id"].encode())
             said = Verdict(
@@ -62,7 +71,7 @@ class Labels:
             for order, said in self.verdicts.items()
             if (early := [each for each in said if each.observed_at < moment])
         }
-        return Labels(clicks, verdicts)
+        return Labels(clicks, verdicts, self.conversions.known_by(moment))
 
     def is_fraud(self, order_id: str) -> bool:
         """What the label that counts says; no label means no fraud."""
@@ -91,6 +100,20 @@ def click_labels(events: Sequence[Record], labels: Labels, slots: int) -> NDArra
         for place, ad in enumerate(event["slate"][:slots]):
             label[number, place] = (event["event_id"], ad["ad_id"]) in labels.clicks
     return label
+
+
+def conversion_labels(
+    events: Sequence[Record], labels: Labels, slots: int, until: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both (B, slots): 1 where a click on the ad ended in an order, and 1 where it is known by `until`, UTC ms, whether
+    it did. Nothing is known of what was not clicked.
+    """
+    bought, known = np.zeros((2, len(events), slots), np.float32)
+    for number, event in enumerate(events):
+        for place, ad in enumerate(event["slate"][:slots]):
+            told = labels.conversions.told((event["event_id"], ad["ad_id"]), until)
+            bought[number, place], known[number, place] = told is True, told is not None
+    return bought, known
 
 
 def shown_ads(events: Sequence[Record], slots: int) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 Hu et al. 2021, LoRA. On torch's own parametrizations, so that nothing of the model knows of it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -20,15 +22,16 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def adapt(model: nn.Module, parts: tuple[str, ...], rank: int) -> list[nn.Module]:
+def adapt(model: nn.Module, parts: tuple[str, ...], rank: int, kept: Sequence[nn.Module] = ()) -> list[nn.Module]:
     """Puts adapters on the linear layers of these parts; what is too small for one learns itself, biases by id too.
 
-    All else is frozen. Returns what `merge` takes.
+    All else is frozen, and what is in `kept`. Returns what `merge` takes.
     """
     model.requires_grad_(False)
     adapted: list[nn.Module] = []
+    left = {id(module) for each in kept for module in each.modules()}
     for part in parts:
-        for module in list(model.get_submodule(part).modules()):
+        for module in [each for each in model.get_submodule(part).modules() if id(each) not in left]:
             if isinstance(module, nn.Embedding) and module.embedding_dim <= rank:
                 module.weight.requires_grad_(True)
             if not isinstance(module, nn.Linear):

@@ -98,6 +98,10 @@ class Recorded(Problem):
         """What the model's config is to say beyond the task."""
         return {}
 
+    def remarks(self) -> dict[str, str]:
+        """What the manifest is to say besides of what was learned from, and of what could not be."""
+        return {}
+
     @abstractmethod
     def begin(self, model: HeadraceModel) -> None:
         """Sets what a model takes from its training rows without learning."""

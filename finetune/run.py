@@ -38,6 +38,8 @@ from streams.tasks.base import Task
 
 RESULT = "result.json"
 REFUSED = "refuse"
+CONVERSIONS = "conversions"
+"""What a manifest says of the clicks that their head has learned from: a fine-tune leaves that head as it is."""
 MADE_LATELY = 8  # releases of the store that are looked through for one that this plan has made
 
 
@@ -141,6 +143,7 @@ def _trained(plan: TunePlan, problem: Served, champion: Release, fitted: Fitted,
         "plan": plan.identity,
         "champion": champion.version,
         "encoder": champion.manifest.trained.get("encoder", ""),
+        **{name: said for name, said in champion.manifest.trained.items() if name == CONVERSIONS},
         "files": [file.sha256 for file in plan.examples],
         "window": [file.sha256 for file in plan.window],
         "examples": mix.learning - mix.replayed,

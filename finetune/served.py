@@ -146,7 +146,7 @@ class _Chance(Served):
         label, logit, weight = self.flat(part(outputs, tuning), which[tuning])
         calibration, settings = dict(self.champion.calibration), dict(self.champion.settings)
         if 0 < label.sum() < label.size:  # else the champion's stay: one class says nothing of the other
-            calibration = self.calibrated(which[tuning], label, logit, weight)
+            calibration |= self.calibrated(which[tuning], label, logit, weight)  # that of conversions stays, too
             settings |= self.settings(label, calibrated(logit, calibration), weight)
         return Finish(calibration, settings, self.judge(part(outputs, last), which[last], calibration))
 

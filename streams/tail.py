@@ -139,8 +139,12 @@ def _recommendation(score: Mapping[str, Any]) -> str:
 
 
 def _ctr(score: Mapping[str, Any]) -> str:
-    ads = ", ".join(f"{ad['ad_id']} {ad['probability']:.3f}" for ad in score["ads"])
-    return f"{score['placement']}, click on {ads}"
+    return f"{score['placement']}, click on {', '.join(map(_ad, score['ads']))}"
+
+
+def _ad(ad: Mapping[str, Any]) -> str:
+    bought = ad.get("conversion")
+    return f"{ad['ad_id']} {ad['probability']:.3f}" + ("" if bought is None else f" (then bought {bought:.3f})")
 
 
 def _dead_letter(letter: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ SMALL: dict[str, Any] = {
     "fields": 5,
     "text_width": 24,
     "top_k": 12,
+    "conversions": 1,
 }
 
 

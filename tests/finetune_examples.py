@@ -48,7 +48,7 @@ def small_catalog() -> Catalogue:
 
 def small_model(task: str, seed: int = 0) -> HeadraceModel:
     torch.manual_seed(seed)
-    sizes: dict[str, Any] = {"width": 16, "heads": 2, "hidden": 32}
+    sizes: dict[str, Any] = {"width": 16, "heads": 2, "hidden": 32, "conversions": 1}
     model = HeadraceModel(HeadraceConfig(task=task, fields=len(FIELDS), **sizes))
     if isinstance(model.head, FraudHead):  # as a first training leaves it
         seen, draw = np.zeros((2000, len(FIELDS)), np.float32), np.random.default_rng(0)

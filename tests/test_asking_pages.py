@@ -362,3 +362,10 @@ def test_the_address_of_a_worker_is_as_set_or_where_it_listens() -> None:
 )  # fmt: skip
 def test_what_is_of_this_machine(host: str, here: bool) -> None:
     assert is_loopback(host) is here
+
+
+def test_of_each_ad_the_document_says_that_an_order_after_a_click_may_be_unknown() -> None:
+    ads = document(TASK_LIST, 250)["components"]["schemas"]["ctr_score"]["properties"]["ads"]
+    conversion = ads["items"]["properties"]["conversion"]
+    assert "null" in json.dumps(conversion)
+    assert "number" in json.dumps(conversion)

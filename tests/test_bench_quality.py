@@ -10,6 +10,7 @@ from rich.console import Console
 from bench import quality, quality_bandit
 from bench.quality import Outcome, alone, outcome, show
 from bench.quality_bandit import Shown, compared, events
+from bench.quality_conversions import beside_truth
 
 
 def says(text: str) -> list[str]:
@@ -78,3 +79,14 @@ def test_a_model_that_is_as_good_misses_no_target_of_the_bandit_and_a_hopeless_o
         assert same[name] == 0
     assert bad["auc_behind_lightgbm"] > 0
     assert bad["log_loss_above_lightgbm"] > 0
+
+
+def test_what_is_said_of_orders_is_held_to_the_true_chances():
+    draw = np.random.default_rng(0)
+    truth, user = draw.uniform(0.01, 0.2, 4000), np.arange(4000) // 4
+    found = beside_truth({"": truth, "boosting_": 2 * truth, "rate_": np.full(4000, truth.mean())}, truth, user)
+    assert (found["excess_over_truth"], found["prediction_over_truth"]) == (0, 1)
+    assert found["boosting_prediction_over_truth"] == pytest.approx(2)
+    assert found["boosting_excess_over_truth"] > found["rate_excess_over_truth"] > 0
+    assert found["excess_over_boosting_high"] < 0
+    assert found["rate_excess_over_truth_low"] < found["rate_excess_over_truth"] < found["rate_excess_over_truth_high"]

@@ -1,4 +1,6 @@
-"""Click-through: what its rows hold of page, ads and history, and what its head compares."""
+"""Click-through: what its rows hold of page, ads and history, what its heads compare, and what its scores say."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,15 +9,20 @@ import torch
 from engines.ctr_head import CtrHead
 from engines.model import HeadraceConfig, HeadraceModel
 from engines.samples import sample
-from engines.signatures import PAGE_NAMED, SIZES, signature
+from engines.signatures import CONVERSION, PAGE_NAMED, SIZES, signature
+from finetune.first import new_model
 from finetune.losses import tensors
+from schemas.catalog import load
+from schemas.compatibility import check, released
+from schemas.registry import MemoryRegistry
+from schemas.wire import Decoder, Encoder
 from streams.batch import CLICKS, IMPRESSIONS, KINDS
 from streams.catalog import Catalogue, category_number
 from streams.events import event_batch
 from streams.features import fill_sequence
 from streams.state import UserState
 from streams.tasks import make_task
-from streams.tasks.base import Context
+from streams.tasks.base import Context, Serving
 from streams.tasks.ctr import ATTRIBUTES, BUCKETS
 from tests.records import NOON_MS, click, impression, money
 
@@ -141,3 +148,74 @@ def test_padding_changes_no_share():
     noisy["history_vectors"][padding] = 9.0
     with torch.inference_mode():
         torch.testing.assert_close(head().interests(noisy), head().interests(given))
+
+
+# -- orders after clicks
+
+
+def said_of(outputs, *events):
+    """Results of a slate each, without a history, as a release with or without a second head has them."""
+    rows = np.concatenate([row_of(event) for event in events])
+    serving = Serving(catalogue(), {"a": 1.0, "b": 0.0, "conversion_a": 2.0, "conversion_b": -1.0}, {"mean": 0.1})
+    return TASK.results(outputs, events, rows, serving), TASK.fallback(events, rows, serving)
+
+
+def logits(of_orders: float | None = None):
+    clicks = {"logit": np.full((1, 8), 0.5, np.float32)}
+    return clicks if of_orders is None else {**clicks, CONVERSION: np.full((1, 8), of_orders, np.float32)}
+
+
+def test_an_order_after_a_click_has_a_chance_and_a_calibration_of_its_own():
+    [result], [fallback] = said_of(logits(of_orders=1.0), slate("a0", "a1"))
+    first, second = result.fields["ads"]
+    assert first["conversion"] == pytest.approx(1 / (1 + np.exp(-1.0)))
+    assert first["probability"] == second["probability"] == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert result.prediction == [first["probability"], second["probability"]]
+    assert second["conversion"] is None  # a1 advertises no item that is known, and nothing would be credited to it
+    assert [ad["conversion"] for ad in fallback.fields["ads"]] == [None, None]
+
+
+def test_a_release_without_the_second_head_says_nothing_of_orders():
+    [result], _ = said_of(logits(), slate("a0", "a1"))
+    assert [ad["conversion"] for ad in result.fields["ads"]] == [None, None]
+
+
+@pytest.mark.parametrize("outputs", [logits(), logits(of_orders=1.0)])
+def test_what_was_said_of_orders_is_read_and_said_again(outputs):
+    registry, [event] = MemoryRegistry(), [slate("a0", "a1")]
+    [result], _ = said_of(outputs, event)
+    common = {name: event[name] for name in ("event_id", "user_id", "event_time")}
+    cut = {"clicks": -1, "orders": -1, "impressions": 4}
+    common |= {"scored_at": NOON_MS, "release": "ctr/1", "engine": "e", "timings": {"queue_us": 1, "infer_us": 1}}
+    common |= {"late": False, "fallback": None, "cut": cut}
+    message = Encoder(registry, "scores.ctr", "ctr_score")(common | result.fields)
+    score = Decoder(registry, "ctr_score")(message)
+    as_floats = [ad | {name: ad[name] and float(np.float32(ad[name])) for name in ("probability", "conversion")}
+                 for ad in result.fields["ads"]]  # fmt: skip
+    assert TASK.said(score).fields["ads"] == score["ads"] == as_floats
+
+
+def test_a_reader_of_the_first_contract_still_reads_a_score():
+    first: Any = released("ctr_score")[0]
+    field = next(each for each in first["fields"] if each["name"] == "ads")
+    assert check(first, load("ctr_score")) == []
+    assert [each["name"] for each in field["type"]["items"]["fields"]] == ["ad_id", "position", "probability"]
+
+
+def test_what_is_learned_of_orders_moves_neither_the_vectors_nor_what_is_said_of_clicks():
+    torch.manual_seed(0)
+    model = HeadraceModel(HeadraceConfig(task="ctr", width=WIDTH, heads=2, hidden=32, conversions=1))
+    shape = signature({**SIZES, "task": "ctr", "width": WIDTH})
+    inputs = {name: torch.from_numpy(array) for name, array in sample(shape, 6, seed=3).items()}
+    for name in ("slate_vectors", "history_vectors"):
+        inputs[name].requires_grad_(True)
+    model(**inputs)[CONVERSION].sum().backward()
+    moved = {name for name, each in model.named_parameters() if each.grad is not None}
+    assert moved == {name for name, _ in model.named_parameters() if name.startswith("head.conversion.")}
+    assert inputs["slate_vectors"].grad is inputs["history_vectors"].grad is None
+
+
+def test_a_model_with_a_head_for_orders_begins_as_one_without():
+    with_head, without = (new_model("ctr", None, conversions=number).state_dict() for number in (1, 0))
+    assert all(torch.equal(value, with_head[name]) for name, value in without.items())
+    assert with_head.keys() - without.keys() == {name for name in with_head if name.startswith("head.conversion.")}

@@ -1,6 +1,7 @@
 """Parity: each measure is what its name says, and each bound refuses."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from scipy.stats import spearmanr
 
 from engines.base import Array, Arrays, Engine, Signature, TensorSpec
 from engines.parity import BOUNDS, Bounds, Report, flips, overlap, parity, rank_correlation
+from engines.signatures import CONVERSION
 from schemas.errors import EngineError
 
 LOGIT = Signature((TensorSpec("x", "float32", ("B",)),), (TensorSpec("logit", "float32", ("B",)),))
+ORDERS = TensorSpec(CONVERSION, "float32", ("B",))
 STRICT = Bounds(max_difference=0, mean_difference=0, rank_correlation=1, flips=0, overlap=1)
 
 
@@ -43,6 +46,30 @@ def test_an_engine_equal_to_the_oracle_passes_the_strictest_bounds() -> None:
     report.check(STRICT)
 
 
+class Selling(Scaled):
+    """Says of orders after clicks what is in its input, times another factor."""
+
+    def __init__(self, factor: float, selling: float) -> None:
+        super().__init__(factor)
+        self.signature, self.selling = Signature(LOGIT.inputs, (*LOGIT.outputs, ORDERS)), selling
+
+    def _run(self, bucket: int, arrays: dict[str, Array]) -> Mapping[str, Array]:
+        return {**super()._run(bucket, arrays), ORDERS.name: arrays["x"] * np.float32(self.selling)}
+
+
+def test_what_an_engine_says_of_orders_after_clicks_is_compared_as_clicks_are() -> None:
+    sound = parity(Selling(1, 3), Selling(1, 3), inputs())
+    sound.check(STRICT)
+    assert sound.as_dict()["conversion"]["rows"] == 9
+    off = parity(Selling(1, 2), Selling(1, 3), inputs())
+    assert (off.max_difference, off.conversion and off.conversion.max_difference) == (0, 7.5)
+    with pytest.raises(
+        EngineError, match=r"oracle: conversion max_difference [^,]*, conversion mean_difference [^,]*$"
+    ):
+        off.check(BOUNDS["bf16"])
+    assert "conversion" not in parity(Scaled(1), Scaled(1), inputs()).as_dict()
+
+
 def test_differences_are_measured_over_all_chunks() -> None:
     report = parity(Scaled(2), Scaled(1), inputs())
     assert report.max_difference == 7.5
@@ -57,7 +84,7 @@ def test_what_is_outside_the_bounds_is_refused_with_each_reason() -> None:
 
 @pytest.mark.parametrize("broken", ["max_difference", "mean_difference", "rank_correlation", "flips", "overlap"])
 def test_every_bound_refuses_alone_and_so_does_nan(broken: str) -> None:
-    sound = {
+    sound: dict[str, Any] = {
         "max_difference": 0.0,
         "mean_difference": 0.0,
         "rank_correlation": 1.0,

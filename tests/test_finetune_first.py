@@ -1,6 +1,7 @@
 """First releases from a little generated shop, end to end; and what is refused before anything is trained."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from engines.parity import BOUNDS, Bounds
 from engines.releases import ReleaseStore
+from engines.signatures import CONVERSION
 from engines.slot import load
 from finetune.first import PLANS, first_releases, train
 from finetune.history import Recording, catalogue_from, replay
@@ -83,6 +85,42 @@ def test_where_bf16_is_too_far_from_torch_a_release_is_measured_in_f32(recording
     with pytest.raises(EngineError, match="the engine differs from the oracle"):
         train(recording, shop[1], ReleaseStore(tmp_path / "none"), plans=plans)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture(scope="module")
+def selling():
+    """(recording, catalogue) of sixteen days of a shop whose ads sell."""
+    world = World(replace(SHOP, end="2011-09-17", click_rate=0.2, conversion_rate=0.3), 5)
+    items, ads = world.catalog()
+    catalog = catalogue_from(items, ads, catalogue_vectors(items, ads, HashingEncoder()))
+    stream = ((event.topic, event.record) for event in world.events() if event.time < world.end)
+    return replay(stream, [make_task("ctr")], catalog), catalog
+
+
+def test_a_head_for_conversions_is_made_where_enough_clicks_ended_in_orders(selling, tmp_path):
+    recording, catalog = selling
+    release = train(recording, catalog, ReleaseStore(tmp_path), plans={"ctr": FEW["ctr"]})["ctr"]
+    manifest = release.manifest
+    assert manifest.signature.outputs[-1].name == CONVERSION
+    assert re.fullmatch(r"\d+ orders after [\d,]+ clicks on ads .*", manifest.trained["conversions"])
+    assert manifest.metrics["parity"]["conversion"]["rank_correlation"] > 0.99
+    assert manifest.calibration["conversion_a"] > 0
+    assert manifest.metrics["conversion_clicks"] > manifest.metrics["conversions"] > 0
+    task, examples = make_task("ctr"), recording.examples["ctr"]
+    loaded = load(release, backend="openvino", precision="bf16", buckets=(64,), threads=1)
+    loaded.refresh(catalog.text, catalog.scalars, catalog.kind, catalog.candidate_bias())
+    rows, serving = examples.rows[:64], Serving(catalog, loaded.calibration, loaded.settings)
+    results = task.results(loaded.infer(task.inputs(rows, loaded.table)).outputs, examples.events[:64], rows, serving)
+    said = np.array([ad["conversion"] for result in results for ad in result.fields["ads"]])
+    assert 0.05 < said.mean() < 0.6
+    assert said.std() > 0.02
+
+
+def test_without_enough_of_them_there_is_none_and_the_manifest_says_why(recording, shop):
+    problem = PROBLEMS["ctr"](make_task("ctr"), recording, shop[1])
+    assert problem.sizes()["conversions"] == 0
+    said = problem.remarks()["conversions"]
+    assert re.fullmatch(r"not estimated: \d+ orders after \d+ clicks .*; 100 of both kinds are needed", said)
 
 
 def test_the_newest_examples_do_not_train(recording, shop):

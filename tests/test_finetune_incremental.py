@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from engines.signatures import CONVERSION
 from finetune import lora
 from finetune.incremental import Recipe, fit, held_loss
+from finetune.losses import tensors
 from finetune.reservoir import Reservoir
 from finetune.trainer import TorchTable
 from schemas.errors import SettingsError, TrainingError
@@ -58,6 +60,23 @@ def test_a_mode_changes_its_parts_of_the_model_only(tmp_path, mode, parts):
     model, _ = fitted(tmp_path, replace(QUICK, mode=mode, rate=5e-3))
     before = weights(small_model("fraud"))
     assert {name.partition(".")[0] for name, value in weights(model).items() if value != before[name]} == parts
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mode_changes_the_head_of_conversions_and_but_for_full_what_it_says(tmp_path, mode):
+    model, _ = fitted(tmp_path, replace(QUICK, mode=mode, rate=5e-3), "ctr")
+    before = small_model("ctr").eval()
+    kept = {name: value for name, value in weights(before).items() if name.startswith("head.conversion.")}
+    assert len(kept) > 5
+    assert kept.items() <= weights(model).items()
+    problem = problem_of("ctr", arrays("ctr", RECORDS["ctr"], CATALOG), CATALOG)
+    outputs = []
+    for each in (before, model):
+        table = TorchTable(each, CATALOG)
+        with torch.inference_mode():
+            outputs.append(each(**tensors(problem.task.inputs(problem.examples.rows[:20], table))))
+    assert not torch.equal(outputs[0]["logit"], outputs[1]["logit"])
+    assert torch.equal(outputs[0][CONVERSION], outputs[1][CONVERSION]) == (mode != "full")
 
 
 def test_adapters_are_few_numbers_and_merge_to_what_they_computed(tmp_path):

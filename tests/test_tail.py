@@ -231,6 +231,7 @@ IN_WORDS = [
     ("recommendation_score", RECOMMENDATION, "next items i0 1.50, i1 1.25, i2 1.00, … of 5"),
     ("ctr_score", CTR, "home, click on a1 0.021"),
     ("fraud_score", FRAUD | {"late": True}, "order 541696, fraud 0.91, review (new card), late"),
+    ("ctr_score", CTR | {"ads": [ADS[0] | {"conversion": 0.25}]}, "home, click on a1 0.021 (then bought 0.250)"),
     ("ctr_score", CTR | {"fallback": "deadline"}, "home, click on a1 0.021, not by the model: deadline"),
     ("label", {"task": "fraud", "value": 1.0, "candidate_id": None}, "task=fraud value=1.0"),
 ]

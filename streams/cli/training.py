@@ -83,7 +83,14 @@ def train(
             }
         )
         return
+    _tell(releases, live)
+
+
+def _tell(releases: "dict[str, Release]", live: dict[str, bool]) -> None:
     print_table(("release", "measured", "live"), [_row(each, live[name]) for name, each in releases.items()])
+    for release in releases.values():
+        if conversions := release.manifest.trained.get("conversions"):
+            print(f"orders after clicks on ads: {conversions}")
     for name, release in releases.items():
         if not live[name]:
             print(f"another release of {name} is live: `headrace releases promote {name}/{release.version}`")

@@ -65,7 +65,8 @@ def main(plan: ModelPlan) -> None:
         review_budget=plan.review_budget,
     )
     for task, release in releases.items():
-        say("release", task=task, version=release.version, metrics=release.manifest.metrics)
+        conversions = release.manifest.trained.get("conversions", "")
+        say("release", task=task, version=release.version, metrics=release.manifest.metrics, conversions=conversions)
 
 
 def text_encoder(cache: Path) -> Encoder:

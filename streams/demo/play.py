@@ -139,6 +139,8 @@ def training(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
             elif what == "release":
                 shown = {name: round(value, 4) for name, value in step["metrics"].items() if isinstance(value, float)}
                 bars.console.print(f"release {step['task']}/{step['version']} {shown or ''}")
+                if step["conversions"]:
+                    bars.console.print(f"orders after clicks on ads: {step['conversions']}")
             elif what == "missing":
                 bars.console.print(f"[yellow]{escape(step['reason'])}[/yellow]\n{step['instead']} instead")
             else:

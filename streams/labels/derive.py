@@ -66,15 +66,20 @@ def remember(clicks: AdClicks, click: Record, advertised: Mapping[str, str]) -> 
     return tuple(sorted(one for one in kept if one.time >= since)[-MAX_AD_CLICKS:])
 
 
+def bought(order: Record, clicks: AdClicks, window_ms: int = CONVERSION_WINDOW_MS) -> list[AdClicks]:
+    """Of each item of an Order that its user's ad clicks advertised within the window, those clicks: by time."""
+    time, found = order["event_time"], []
+    for item in dict.fromkeys(line["item_id"] for line in order["items"]):
+        before = tuple(sorted(one for one in clicks if one.item_id == item and time - window_ms <= one.time <= time))
+        if before:
+            found.append(before)
+    return found
+
+
 def conversions(order: Record, clicks: AdClicks, window_ms: int = CONVERSION_WINDOW_MS) -> list[Label]:
     """What an Order buys of what its user's ad clicks advertised, within the window: the last click is credited."""
-    time, labels = order["event_time"], []
-    for item in dict.fromkeys(line["item_id"] for line in order["items"]):
-        before = [one for one in clicks if one.item_id == item and time - window_ms <= one.time <= time]
-        if before:
-            last = max(before)
-            labels.append(_label("ctr", last.impression_id, last.ad_id, "conversion", time))
-    return labels
+    credited = [before[-1] for before in bought(order, clicks, window_ms)]
+    return [_label("ctr", last.impression_id, last.ad_id, "conversion", order["event_time"]) for last in credited]
 
 
 def pack_clicks(clicks: AdClicks) -> bytes:

@@ -1,4 +1,4 @@
-"""Click probability of every ad of an impression's slate, at once.
+"""Click probability of every ad of an impression's slate, at once; and how likely a click on it is to end in an order.
 The user is encoded once; each ad attends to the user's history and is compared with it by item and category, and its
 position is an input of its own. The placement and the impression's attributes come by the hash of their names.
 """
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.signatures import CONVERSION
 from schemas.columns import Zipped
 from streams.batch import IMPRESSIONS, KINDS
 from streams.events import MAX_SLATE, Record, money
@@ -30,11 +31,14 @@ BUCKETS = 4096
 """Of ads, and of the page's named values; a release's graph has as many rows in its tables. 0 is "nothing"."""
 LARGEST = 8.0  # of the logarithm of a number among the attributes
 HALF_HOUR = 1800
+NOTHING_BOUGHT = (None,) * MAX_SLATE
 IS_CLICK = np.array([0 < kind <= KINDS["search"] for kind in range(256)])
 
 
 class ClickThrough(Task):
-    """A score is one pCTR an ad; its label is the click that names the impression and the ad."""
+    """A score is one pCTR an ad; its label is the click that names the impression and the ad. Beside it stands pCVR,
+    the chance of an order after such a click, where the release has a head for it.
+    """
 
     name = "ctr"
     topic = IMPRESSIONS
@@ -113,7 +117,10 @@ class ClickThrough(Task):
         self, outputs: Mapping[str, NDArray[Any]], events: Sequence[Record], rows: Rows, serving: Serving
     ) -> list[Result]:
         probabilities = calibrated(outputs["logit"], serving.calibration).tolist()
-        return [_result(event, chances) for event, chances in zip(events, probabilities, strict=True)]
+        if CONVERSION not in outputs:
+            return [_result(event, chances) for event, chances in zip(events, probabilities, strict=True)]
+        bought = conversions(outputs[CONVERSION], rows, serving.calibration)
+        return [_result(*each) for each in zip(events, probabilities, bought, strict=True)]
 
     def fallback(self, events: Sequence[Record], rows: Rows, serving: Serving) -> list[Result]:
         """The mean click rate of the release's training span."""
@@ -121,7 +128,10 @@ class ClickThrough(Task):
         return [_result(event, [mean] * MAX_SLATE) for event in events]
 
     def said(self, score: Record) -> Result:
-        return _result({**score, "slate": score["ads"]}, [ad["probability"] for ad in score["ads"]])
+        ads = score["ads"]
+        return _result(
+            {**score, "slate": ads}, [ad["probability"] for ad in ads], [ad.get("conversion") for ad in ads]
+        )  # fmt: skip
 
 
 def slate_inputs(rows: Rows) -> dict[str, NDArray[np.int32]]:
@@ -161,8 +171,22 @@ def _page(rows: Rows) -> Inputs:
     return {"page_ids": ids, "page_values": values, "page_scalars": scalars}
 
 
-def _result(event: Record, probabilities: Sequence[float]) -> Result:
+def conversions(logit: NDArray[np.float32], rows: Rows, calibration: Mapping[str, float]) -> list[list[float | None]]:
+    """Of each ad of each slate the chance of an order after a click; None where its item is not known, since nothing is
+    credited to it then. Calibrated on clicks, by `conversion_a` and `conversion_b`.
+    """
+    own = {name: calibration[f"conversion_{name}"] for name in ("a", "b") if f"conversion_{name}" in calibration}
+    chance, known = calibrated(logit, own).astype(object), rows["ad_item"] > 0
+    chance[~known] = None
+    found: list[list[float | None]] = chance.tolist()
+    return found
+
+
+def _result(
+    event: Record, probabilities: Sequence[float], conversions: Sequence[float | None] = NOTHING_BOUGHT
+) -> Result:
     slate = event["slate"][: len(probabilities)]
     ids, chances = [ad["ad_id"] for ad in slate], list(probabilities[: len(slate)])
-    ads = Zipped(ad_id=ids, position=[ad["position"] for ad in slate], probability=chances)
+    places, bought = [ad["position"] for ad in slate], list(conversions[: len(slate)])
+    ads = Zipped(ad_id=ids, position=places, probability=chances, conversion=bought)
     return Result({"request_id": event["request_id"], "placement": event["placement"], "ads": ads}, ids, chances)
