@@ -123,12 +123,13 @@ def summed_up(scenario: Scenario, found: Sequence[Outcome]) -> tuple[dict[str, A
     each: list[Figures] = []
     for one in found:
         level, off, on = one.before["all"], one.off[last]["all"], one.on[last]["all"]
-        first_off = one.off[scenario.drift]["all"]
-        figures = {
-            "before": level, "off": off, "on": on, "best": one.best[last]["all"],
-            "left": 1 - regained(on, off, level),
-            "regained_off": regained(off, first_off, level),
-        }  # fmt: skip
+        first_off, best = one.off[scenario.drift]["all"], one.best[last]["all"]
+        figures = {"before": level, "off": off, "on": on, "best": best, "best_before": one.best_before["all"]}
+        if task == "ctr":  # new tastes are less predictable: a quarter of the entropy's rise is a perfect model's, too
+            figures["left_of_entropy"] = 1 - regained(on, off, level)
+            first_off -= one.best[scenario.drift]["all"]
+            level, off, on = level - one.best_before["all"], off - best, on - best
+        figures |= {"left": 1 - regained(on, off, level), "regained_off": regained(off, first_off, level)}
         if "old" in one.on[last]:
             figures |= {f"{name}_{side}": getattr(one, side)[last][name] for name in ("new", "old") for side in SIDES}
             figures["forgotten"] = 1 - one.on[last]["old"] / one.off[last]["old"]

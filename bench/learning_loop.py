@@ -39,7 +39,7 @@ class Course:
     labels: int = 1000
     positives: int = 100
     window: float = 0.25
-    most: int = 50_000
+    most: int = 100_000
     reservoir: int = 50_000
     delays: bool = True
     threads: int = 1

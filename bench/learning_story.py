@@ -84,7 +84,7 @@ FRAUD = Scenario(
     "fraud", 500.0, trained=90, drift=118, cycle=14, wait=28,
     world={"fraud_rate": 0.06, "browse": 0.05, "guests": 0.0},
 )  # fmt: skip
-CLICKS = Scenario("ctr", 150.0, trained=42, drift=49, cycle=7, wait=0, world={"browse": 1.5, "guests": 0.5})
+CLICKS = Scenario("ctr", 600.0, trained=42, drift=49, cycle=7, wait=0, world={"browse": 1.5, "guests": 0.5})
 SCENARIOS = {each.task: each for each in (FRAUD, CLICKS)}
 
 

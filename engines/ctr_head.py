@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engines.affinity import Affinity
 from engines.blocks import Block
 from engines.conversion_head import IDS, ConversionHead
 from engines.interests import SIMILAR, Inputs, Interests, shares
@@ -36,7 +37,8 @@ class CtrHead(nn.Module):
         self.line = nn.Linear(plain, 1)
         self.bias = nn.Embedding(IDS, 1)
         self.position = nn.Embedding(PLACES, 1)
-        with torch.random.fork_rng(devices=[]):  # all else begins as it does without it
+        with torch.random.fork_rng(devices=[]):  # all else begins as it does without them
+            self.affinity = Affinity() if config.affinities else None
             self.conversion = ConversionHead(config) if config.conversions else None
 
     def forward(self, read: Block, states_BLD: Tensor, mask_B11L: Tensor, inputs: Inputs) -> dict[str, Tensor]:
@@ -50,7 +52,10 @@ class CtrHead(nn.Module):
         deep_BC = self.mlp(self.norm(torch.cat([read_BCD, ads_BCD, like_past_BCD, like_page_BCD], dim=-1)))
         plain_BCX = self.facts(inputs)
         line_BC = (plain_BCX * self.line.weight[0]).sum(dim=-1) + self.line.bias
-        said = {"logit": deep_BC + self.plain(plain_BCX) + line_BC + self.biases(inputs["slate_ids"])}
+        logit_BC = deep_BC + self.plain(plain_BCX) + line_BC + self.biases(inputs["slate_ids"])
+        if self.affinity is not None:
+            logit_BC = logit_BC + self.affinity(self.interests.of_categories(inputs), inputs)
+        said = {"logit": logit_BC}
         return said if self.conversion is None else {**said, CONVERSION: self.conversion(inputs)}
 
     def begin(self, fading: float, passive: tuple[int, ...]) -> None:
@@ -58,6 +63,8 @@ class CtrHead(nn.Module):
         for network in (self.mlp, self.plain):
             for value in network[-1].parameters():
                 nn.init.zeros_(value)
+        if self.affinity is not None:
+            nn.init.zeros_(self.affinity.pair.weight)
         self.interests.begin(fading, passive)
 
     def facts(self, inputs: Inputs) -> Tensor:

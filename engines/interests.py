@@ -40,14 +40,21 @@ class Interests(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """(B, C, H) of each ad, from 0 to 1."""
         kinds_BL, ids_BL2, slate_BC4 = inputs["history_kinds"], inputs["history_ids"], inputs["slate_ids"]
-        scores_BLH = F.embedding(kinds_BL, self.kind) + self.recency.flip(-1).T
-        empty_BL1 = (kinds_BL == 0)[..., None]
-        weight_BHL = torch.softmax(scores_BLH.masked_fill(empty_BL1, MASKED), dim=1).transpose(1, 2)
+        weight_BHL = self.weights(kinds_BL).transpose(1, 2)
         same_BC2L = slate_BC4[:, :, 1:3, None] == ids_BL2.transpose(1, 2)[:, None]
         real_BC2L = (slate_BC4[:, :, 1:3, None] > 0) & (kinds_BL > 0)[:, None, None]
         same_BC2L = (same_BC2L & real_BC2L).to(weight_BHL.dtype)
         alike_BCHL = torch.cat([same_BC2L, self.alike(inputs)], dim=2)
         return (alike_BCHL * weight_BHL[:, None]).sum(dim=-1)
+
+    def weights(self, kinds_BL: Tensor) -> Tensor:
+        """(B, L, H) of each event, adding up to 1."""
+        scores_BLH = F.embedding(kinds_BL, self.kind) + self.recency.flip(-1).T
+        return torch.softmax(scores_BLH.masked_fill((kinds_BL == 0)[..., None], MASKED), dim=1)
+
+    def of_categories(self, inputs: Inputs) -> Tensor:
+        """(B, L): how much each event says of the categories that a user likes."""
+        return self.weights(inputs["history_kinds"])[..., 1]
 
     def begin(self, fading: float, passive: tuple[int, ...]) -> None:
         """Events fade by so much each, in logs; `passive` kinds hardly count; alike is what is near by its vector."""

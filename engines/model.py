@@ -67,6 +67,7 @@ class HeadraceConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # tran
     own_items: int = SIZES["own_items"]
     withholds: int = SIZES["withholds"]
     conversions: int = SIZES["conversions"]
+    affinities: int = SIZES["affinities"]
     dropout: float = 0.0
     initializer_range: float = 0.05
 

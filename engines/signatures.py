@@ -45,6 +45,7 @@ SIZES: dict[str, int] = {
     "own_items": 0,
     "withholds": 1,
     "conversions": 0,
+    "affinities": 0,
 }
 """What a model has unless it says otherwise: HeadraceConfig's defaults, for those without torch."""
 

@@ -41,8 +41,9 @@ def blend(networks: NDArray[np.float32], trees: NDArray[np.float32], label: NDAr
 
 
 def shrunk_platt(
-    logit: NDArray[np.floating], label: NDArray[np.floating], *, slope: float = 0.1, level: float = 0.05
-) -> dict[str, float]:
+    logit: NDArray[np.floating], label: NDArray[np.floating], weight: NDArray[np.floating] | None = None, *,
+    slope: float = 0.1, level: float = 0.05,
+) -> dict[str, float]:  # fmt: skip
     """As `platt`, with normal priors around a = 1 and b = 0, by Newton's method.
 
     For a model that was trained by likelihood on far more than what is held out: of 600 clicks a level is only known
@@ -51,10 +52,11 @@ def shrunk_platt(
     x, y = np.asarray(logit, np.float64).reshape(-1), np.asarray(label, np.float64).reshape(-1)
     prior, wanted, found = np.array([slope, level]) ** -2.0, np.array([1.0, 0.0]), np.array([1.0, 0.0])
     inputs = np.stack([x, np.ones_like(x)], axis=1)
+    counts = np.ones_like(x) if weight is None else np.asarray(weight, np.float64).reshape(-1)
     for _ in range(NEWTON_STEPS):
         chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ found, -50, 50)))
-        gradient = inputs.T @ (chance - y) + prior * (found - wanted)
-        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + np.diag(prior)
+        gradient = inputs.T @ (counts * (chance - y)) + prior * (found - wanted)
+        curvature = (inputs * (counts * chance * (1 - chance))[:, None]).T @ inputs + np.diag(prior)
         found = found - np.linalg.solve(curvature, gradient)
     return {"a": float(found[0]), "b": float(found[1])}
 

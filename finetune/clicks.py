@@ -67,7 +67,7 @@ class ClickThrough(Recorded):
 
     def sizes(self) -> dict[str, int]:
         """A head for conversions only where there is something to learn for it."""
-        return {"conversions": int(self.converts)}
+        return {"affinities": 1, "conversions": int(self.converts)}
 
     def remarks(self) -> dict[str, str]:
         bought = self.bought[self.fitting][self.known[self.fitting] > 0]

@@ -41,7 +41,8 @@ CHUNK = 512
 class Recipe:
     """How to fine-tune. mode: `full`, `lora` (low-rank adapters, merged afterwards) or `head` (the task's head only).
 
-    steps: at most so many; 0 for one pass over all, which is also the most. rate: 0 for the mode's own.
+    steps: at most so many; 0 for one pass over all, which is also the most. rate: 0 for the mode's own, at the task's
+    pace.
     evaluate_every: steps, 0 for a tenth of them. patience: evaluations without a better loss on the examples to stop
     by, after which it ends.
     """
@@ -112,7 +113,7 @@ def fit(
         training.restore(tensors)
         resumed = progress.step
     else:
-        training.evaluate(progress)
+        training.begin(progress)
     curves.begin(progress.step)
     with closing(curves):
         while progress.step < training.steps and progress.stale < recipe.patience:
@@ -142,7 +143,7 @@ class _Training:
             self._table.freeze()
         self._learning = {name: each for name, each in model.named_parameters() if each.requires_grad}
         self.parameters = sum(each.numel() for each in self._learning.values())
-        self._peak = self.rate = recipe.rate or RATES[recipe.mode]
+        self._peak = self.rate = recipe.rate or RATES[recipe.mode] * problem.pace
         self._optimiser = torch.optim.AdamW(
             self._learning.values(), lr=self._peak, weight_decay=recipe.weight_decay, foreach=True
         )
@@ -189,6 +190,21 @@ class _Training:
         self._optimiser.step()
         return value
 
+    def begin(self, progress: Progress) -> None:
+        """The champion's loss, and what is learned without steps, where that is better."""
+        self.evaluate(progress)
+        if self._problem.begin(self._model, self._table):
+            self.evaluate(progress)
+            if progress.stale:
+                self._return()
+                progress.stale = 0
+
+    def _return(self) -> None:
+        """To the best weights."""
+        with torch.no_grad():
+            for name, each in self._learning.items():
+                each.copy_(self._best[name])
+
     def evaluate(self, progress: Progress) -> None:
         """On the examples to stop by; the best weights so far are kept."""
         loss = held_loss(self._model, self._problem, self._table)
@@ -221,9 +237,7 @@ class _Training:
 
     def finish(self) -> None:
         """The best weights, as a plain model in evaluation mode."""
-        with torch.no_grad():
-            for name, each in self._learning.items():
-                each.copy_(self._best[name])
+        self._return()
         lora.merge(self._adapted)
         self._model.requires_grad_(True).eval()  # type: ignore[no-untyped-call]  # as in evaluation
         set_dropout(self._model, 0.0)

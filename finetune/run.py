@@ -71,7 +71,7 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
                 told(step, steps, loss)
 
         fitted = fit(model, problem, plan.made_recipe(), plan.out, identity, after_step, Curves(plan.curves))
-        if fitted.best_step == 0:
+        if fitted.after >= fitted.before:
             raise TrainingError(
                 f"no step in {fitted.steps} was better than the champion on the examples to stop by",
                 where=plan.task,
@@ -113,7 +113,7 @@ def make_problem(plan: TunePlan, task: Task, catalog: Catalogue, champion: Relea
         task, catalog, champion.manifest, mix.examples, learning=mix.learning, judging=mix.judging,
         negatives=task.labels.negatives if plan.negatives is None else plan.negatives,
         offset=plan.correction == "offset", prior=prior,
-        delays=None if plan.delays is None else Delays.from_dict(plan.delays),
+        delays=None if plan.delays is None else Delays.from_dict(plan.delays), new=mix.learning - mix.replayed,
     )  # fmt: skip
 
 

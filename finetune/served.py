@@ -20,7 +20,7 @@ from engines.heads import RecommendationHead
 from engines.manifest import Manifest
 from engines.model import HeadraceModel
 from finetune import history
-from finetune.calibrate import REVIEW_BUDGET, platt, thresholds
+from finetune.calibrate import REVIEW_BUDGET, platt, shrunk_platt, thresholds
 from finetune.delayed import delayed_loss, delayed_platt
 from finetune.delays import Delays, arrived
 from finetune.evidence import Scores
@@ -28,6 +28,7 @@ from finetune.examples import Examples
 from finetune.losses import CANDIDATES, MASKED, raised_in, tensors
 from finetune.metrics import hit_at, log_loss, ndcg_at, normalised_entropy, pr_auc, rank_of
 from finetune.problems import Finish, Outputs, Problem
+from finetune.refit import refit
 from finetune.trainer import Batch, TorchTable
 from schemas.errors import TrainingError
 from streams.catalog import Catalogue
@@ -45,6 +46,9 @@ class Served(Problem):
     that what is learned is the logit of the whole (King and Zeng 2001, prior correction): less varied gradients.
     """
 
+    pace: ClassVar[float] = 1.0
+    """Times the rate at which a mode learns."""
+
     def __init__(
         self,
         task: Task,
@@ -58,9 +62,11 @@ class Served(Problem):
         offset: bool = False,
         prior: Floats | None = None,
         delays: Delays | None = None,
+        new: int | None = None,
     ) -> None:
         """prior (rows,): what the champion adds to the catalogue's scores. delays: of positives that may still come;
-        with them negatives always weigh 1 / negatives. Raises TrainingError for an empty part.
+        with them negatives always weigh 1 / negatives. new: so many of those that train are new, the first; None for
+        all. Raises TrainingError for an empty part.
         """
         for part, name in (
             (learning, "to train on"),
@@ -73,6 +79,7 @@ class Served(Problem):
                 )
         self.task, self.catalog, self.champion = task, catalog, champion
         self.learning, self.judging = learning, judging
+        self.new = learning if new is None else new
         self.negatives, self.offset = negatives, offset and 0 < negatives < 1 and delays is None
         self.prior, self.delays = prior, delays
         self._take(examples)
@@ -91,6 +98,10 @@ class Served(Problem):
         other.learning = other.judging = 0
         other._take(examples)
         return other
+
+    def begin(self, model: HeadraceModel, table: TorchTable) -> bool:
+        """Changes what a model learns of the new examples without steps; whether it did. Always the same."""
+        return False
 
     @abstractmethod
     def told(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats, Floats]:
@@ -180,6 +191,15 @@ class ServedFraud(_Chance):
 
 class ServedClicks(_Chance):
     name: ClassVar[str] = "ctr"
+    pace: ClassVar[float] = 0.1  # what is quickly learned is in the fit
+
+    def begin(self, model: HeadraceModel, table: TorchTable) -> bool:
+        new = slice(self.new)
+        return refit(model, table, self.task, self.examples.rows[new], self.label[new], self.weight[new])
+
+    def calibrated(self, which: NDArray[np.intp], label: Floats, logit: Floats, weight: Floats) -> dict[str, float]:
+        """Shrunk: by a hundred clicks a level is known to a tenth, and training has seen more. Late clicks are few."""
+        return shrunk_platt(logit, label, weight)
 
 
 class ServedItems(Served):

@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "text_width": 24,
     "top_k": 12,
     "conversions": 1,
+    "affinities": 1,
 }
 
 

@@ -34,6 +34,14 @@ def test_much_evidence_moves_the_level_and_little_leaves_it(shift, seed):
     assert abs(little["a"] - 1) < 0.1
 
 
+def test_an_example_that_weighs_two_is_two_examples():
+    rng = np.random.default_rng(0)
+    logit, label = rng.normal(-1, 1, 300), (rng.random(300) < 0.4).astype(np.float64)
+    weight = rng.integers(1, 3, 300).astype(np.float64)
+    twice = np.repeat(np.arange(300), weight.astype(int))
+    assert shrunk_platt(logit, label, weight) == pytest.approx(shrunk_platt(logit[twice], label[twice]))
+
+
 def test_a_class_that_is_missing_is_no_reason_for_certainty():
     found = shrunk_platt(np.full(100, -3.0), np.zeros(100))
     assert 0.02 < 1 / (1 + np.exp(3 * found["a"] - found["b"])) < 0.05
