@@ -139,7 +139,7 @@ bench-gate-cases: $(READY) ## The gate on twenty broken and twenty honest candid
 bench-gate: $(READY) ## The gate on real candidates: six kinds of poisoned labels, four honest increments
 	@$(PYTHON) -m bench.gate_real $(ARGS)
 
-bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep what was there? (25 minutes)
+bench-learning: $(READY) ## Drift: does the loop regain what was lost, and keep what was there? (40 minutes)
 	@$(PYTHON) -m bench.learning $(ARGS)
 
 quality: $(READY) ## How good the models are, all parts, 30 minutes; ARGS="--parts world,bandit" for some
