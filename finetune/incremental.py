@@ -81,7 +81,8 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """steps: done. best_step: whose weights were kept. before, after: loss on the examples to stop by.
+    """steps: done. best_step: whose weights were kept; 0: those before any step. before, after: loss on the examples to
+    stop by.
 
     resumed_from: the step of the checkpoint that it went on from. parameters: how many numbers could learn.
     """

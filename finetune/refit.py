@@ -124,7 +124,7 @@ def _fitted(known: Known, scale: float, *, paired: bool) -> dict[str, Tensor]:
         total.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         return float(total.detach())
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]  # the same
+    optimiser.step(loss)  # type: ignore[no-untyped-call]  # torch has no types for it either
     return {name: each.detach() for name, each in moved.items()}
 
 

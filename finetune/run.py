@@ -73,7 +73,7 @@ def tune(plan: TunePlan, parts: Parts, told: Told | None = None) -> dict[str, An
         fitted = fit(model, problem, plan.made_recipe(), plan.out, identity, after_step, Curves(plan.curves))
         if fitted.after >= fitted.before:
             raise TrainingError(
-                f"no step in {fitted.steps} was better than the champion on the examples to stop by",
+                f"nothing learned in {fitted.steps} steps was better than the champion on the examples to stop by",
                 where=plan.task,
                 expected=f"a loss below {fitted.before:.6f}",
                 todo="wait for more examples, or lower the rate",

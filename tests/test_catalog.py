@@ -102,7 +102,7 @@ def test_any_other_price_and_none_pass(price):
     ],
 )
 def test_a_vector_without_a_place_in_the_table_is_refused(change, complaint):
-    """One row of two billion filled the memory, one of another length ended the worker, at each start."""
+    """A row of two billion asks for as much memory, and one of another length fits into no table: at each start."""
     with pytest.raises(BadRecord, match=complaint):
         check_vector(vector("item", "a", 1) | change)
     check_vector(vector("item", "a", 1))

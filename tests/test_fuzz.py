@@ -118,7 +118,7 @@ def test_a_strangers_schema_without_end_is_a_dead_letter() -> None:
 
 
 def test_a_policy_nested_without_end_is_refused() -> None:
-    """On the topic it ended the worker that read it; from the console it was a page that failed."""
+    """From the topic it raises in whoever reads it; from the console it is a page that fails."""
     with pytest.raises(PolicyError, match="nested too deep"):
         parse(f'name = "a"\nx = {"[" * 5_000}', "here")
 

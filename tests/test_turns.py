@@ -115,8 +115,12 @@ def test_what_was_submitted_from_elsewhere_comes_first(turns: Turns, clock: Cloc
     turns.submit(gate.wait, 10)
     turns.submit(order.append, "flip")
 
+    def events() -> str:
+        order.append("events")
+        return threading.current_thread().name
+
     async def story() -> list[str]:
-        job = asyncio.ensure_future(turns.run(lambda: order.append("events") or "", events=1))  # type: ignore[func-returns-value]
+        job = asyncio.ensure_future(turns.run(events, events=1))
         await asyncio.sleep(0.01)
         assert not order
         gate.set()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from bench.scoring import PARTITIONS, make_scorer
 from schemas import catalog
 from schemas.errors import BadRecord
+from schemas.registry import Registry
 from schemas.wire import Decoder, Encoder
 from schemas.writing import compile_writer
 from streams.asking.answers import Answers
@@ -71,8 +72,8 @@ class Scoring:
         } | dict.fromkeys(self._scorer.names.served.values(), Decoder(registry, "served"))
 
     @staticmethod
-    def _id(registry: object, name: str) -> bytes:
-        number: int = registry.register(name, catalog.load(name))  # type: ignore[attr-defined]
+    def _id(registry: Registry, name: str) -> bytes:
+        number = registry.register(name, catalog.load(name))
         return number.to_bytes(4, "big")
 
     def draw(self, random: Random) -> list[Event]:
