@@ -14,6 +14,8 @@ READY := $(VENV)/.ready-$(shell cat $(PINS) | cksum | cut -d ' ' -f 1)
 # Optional: DEMO_SECONDS=60 ends the demo after that time; ARGS go to pytest or to the benchmark.
 DEMO_SECONDS ?=
 ARGS ?=
+# Processes that share the test files; each has its own broker and registry, half a gigabyte together.
+TEST_PROCESSES ?= 2
 
 .PHONY: bench-engines test-gpu bench-capacity site test-site pictures
 .PHONY: help env demo test test-browser screenshots test-crash chaos fuzz soak check format lock audit clean
@@ -25,8 +27,8 @@ help: ## Say what can be made
 demo: $(READY) ## Watch a real shop's events being scored; DEMO_SECONDS=60 ends it then
 	@$(VENV)/bin/headrace demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS))
 
-test: $(READY) ## Run the tests, but the slow ones; ARGS go to pytest
-	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+test: $(READY) ## Run the tests, but the slow ones, in two processes; ARGS go to pytest
+	@$(PYTHON) -m pytest -m "not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 screenshots: $(READY) ## Pictures of each page of the console into docs/console, light and dark, wide and phone
 	@$(PYTHON) -m tests.browser.shots
