@@ -1,7 +1,8 @@
 """What a worker measures of itself, for Prometheus and for the terminal view.
 Everything is recorded once per micro-batch: per-event figures come in as arrays."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ LATENCY_BUCKETS = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 
 SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 FLUSH_BUCKETS = (5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 QUANTILES = (0.5, 0.99)
+RECENT, RECENT_S = 4096, 60.0
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per metric that nobody reads
 
@@ -33,33 +35,34 @@ TopicPartition = tuple[str, int]
 
 
 class Latency:
-    """The newest `size` samples of a figure: quantiles over a sliding window, not over the process's life."""
+    """The samples of the last `seconds`, at most the newest `size`: quantiles of now, not of the process's life.
 
-    def __init__(self, size: int = 4096) -> None:
-        self._ring = np.zeros(size, dtype=np.float32)
-        self._seen = 0
+    Without an age, a task of few events would show for hours what it waited while the worker caught up.
+    """
 
-    def add(self, samples: NDArray[np.floating]) -> None:
-        """One micro-batch's samples, in the order they happened."""
+    def __init__(self, size: int = RECENT, seconds: float = RECENT_S) -> None:
+        self._ring, self._at = np.zeros(size, dtype=np.float32), np.zeros(size)
+        self._seen, self._seconds = 0, seconds
+
+    def add(self, samples: NDArray[np.floating], now: float) -> None:
+        """One micro-batch's samples, in the order they happened. now: seconds of any steady clock."""
         size = len(self._ring)
         newest = samples[-size:]
-        self._ring[(self._seen + len(samples) - len(newest) + np.arange(len(newest))) % size] = newest
+        places = (self._seen + len(samples) - len(newest) + np.arange(len(newest))) % size
+        self._ring[places], self._at[places] = newest, now
         self._seen += len(samples)
 
-    def __len__(self) -> int:
-        return min(self._seen, len(self._ring))
-
-    def quantiles(self, *at: float) -> tuple[float, ...]:
-        """NaN for each if nothing was added."""
-        if not self._seen:
-            return (float("nan"),) * len(at)
-        return tuple(float(value) for value in np.quantile(self._ring[: len(self)], at))
+    def within(self, now: float) -> NDArray[np.float32]:
+        """(N,) the samples that count, in no order."""
+        count = min(self._seen, len(self._ring))
+        return self._ring[:count][self._at[:count] > now - self._seconds]
 
 
 class ScoreLatency(Collector):
     """Broker's timestamp of the event to acknowledgement of its score, by task: a histogram and quantiles."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._tasks: dict[str, tuple[NDArray[np.int64], NDArray[np.float64], Latency]] = {}
         self._bounds = np.array(LATENCY_BUCKETS)
 
@@ -69,10 +72,7 @@ class ScoreLatency(Collector):
         places = np.searchsorted(self._bounds, seconds, side="left")  # a bucket holds its upper bound
         counts += np.bincount(places, minlength=len(counts))
         total += seconds.sum()
-        window.add(seconds)
-
-    def window(self, task: str) -> Latency:
-        return self._of(task)[2]
+        window.add(seconds, self._clock())
 
     def _of(self, task: str) -> tuple[NDArray[np.int64], NDArray[np.float64], Latency]:
         if task not in self._tasks:
@@ -86,25 +86,26 @@ class ScoreLatency(Collector):
         )
         quantiles = GaugeMetricFamily(
             "headrace_score_latency_recent_seconds",
-            "Quantile of the newest 4096 scores.",
+            f"Quantile of the last {RECENT_S:.0f} seconds' scores, at most the newest {RECENT}; absent without any.",
             labels=["task", "quantile"],
         )
         bounds = [*(str(bound) for bound in LATENCY_BUCKETS), "+Inf"]
         for task, (counts, total, window) in list(self._tasks.items()):
             running = [float(count) for count in counts.cumsum()]
             histogram.add_metric([task], list(zip(bounds, running, strict=True)), sum_value=float(total[0]))
-            for at, value in zip(QUANTILES, window.quantiles(*QUANTILES), strict=True):
-                quantiles.add_metric([task, str(at)], value)
+            if len(recent := window.within(self._clock())):
+                for at, value in zip(QUANTILES, np.quantile(recent, QUANTILES).tolist(), strict=True):
+                    quantiles.add_metric([task, str(at)], value)
         return histogram, quantiles
 
 
 class Metrics:
     """One worker's metrics in a registry of their own, so that two in one process do not collide."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = registry or CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.latency = ScoreLatency()
+        self.latency = ScoreLatency(clock)
         self.registry.register(self.latency)
         self._measures()
         self._counters()

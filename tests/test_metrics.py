@@ -81,19 +81,31 @@ def test_the_score_latency_histogram_counts_every_score_in_its_bucket(batches: l
     assert total == pytest.approx(everything.sum())
 
 
-@given(st.integers(1, 12), st.lists(st.lists(st.floats(0, 9, width=32), max_size=30), max_size=8))
-def test_the_latency_window_is_the_newest_samples_whatever_the_batches(size: int, batches: list[list[float]]) -> None:
-    window = Latency(size)
-    for batch in batches:
-        window.add(np.array(batch))
-    newest = [sample for batch in batches for sample in batch][-size:]
-    assert len(window) == len(newest)
-    if newest:
-        assert window.quantiles(0, 0.5, 1) == pytest.approx(tuple(np.quantile(newest, [0, 0.5, 1])), abs=1e-5)
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.integers(0, 3), st.lists(st.floats(0, 9, width=32), max_size=30)), max_size=8),
+)
+def test_recent_samples_are_the_newest_of_the_last_seconds_whatever_the_batches(
+    size: int, batches: list[tuple[int, list[float]]]
+) -> None:
+    window, now, newest = Latency(size, seconds=5), 0, list[tuple[int, float]]()
+    for later, batch in batches:
+        now += later
+        window.add(np.array(batch), now)
+        newest = [*newest, *((now, sample) for sample in batch)][-size:]
+    assert sorted(window.within(now)) == sorted(sample for at, sample in newest if at > now - 5)
 
 
-def test_quantiles_of_nothing_are_nan() -> None:
-    assert np.isnan(Latency().quantiles(0.5, 0.99)).all()
+def test_a_task_of_few_events_does_not_show_for_hours_what_it_waited_at_the_start() -> None:
+    at = [0.0]
+    metrics = Metrics(clock=lambda: at[0])
+    metrics.latency.observe("fraud", np.full(500, 30.0))
+    at[0] = 59.0
+    metrics.latency.observe("fraud", np.full(10, 0.01))
+    at[0] = 61.0
+    assert value(page(metrics), "score_latency_recent_seconds", task="fraud", quantile="0.99") == pytest.approx(0.01)
+    at[0] = 200.0
+    assert value(page(metrics), "score_latency_recent_seconds", task="fraud", quantile="0.99") is None
 
 
 def test_the_page_shows_recent_quantiles_of_each_task() -> None:
