@@ -4,11 +4,13 @@ Engine and one line in BACKENDS; `tests/checks_engine.py` then runs against it t
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from engines.base import Engine
-from engines.releases import Release
 from schemas.errors import EngineError
+
+if TYPE_CHECKING:  # the process that compiles loads this package, and has no use for theirs
+    from engines.base import Engine
+    from engines.releases import Release
 
 BACKENDS: dict[str, str] = {
     "openvino": "engines.openvino:OpenVinoEngine",
@@ -23,7 +25,7 @@ EXTRAS = {"eager": "train", "tensorrt": "gpu"}
 """The extra of pyproject.toml that brings a backend's library, where it has not the backend's own name."""
 
 
-def open_engine(backend: str, release: Release, *, precision: str, buckets: Sequence[int], threads: int) -> Engine:
+def open_engine(backend: str, release: "Release", *, precision: str, buckets: Sequence[int], threads: int) -> "Engine":
     """An engine of the release, built, and warmed in each bucket. Takes 0.1 to 0.5 s: do it beside the live
     one.
 
@@ -38,13 +40,13 @@ def open_engine(backend: str, release: Release, *, precision: str, buckets: Sequ
     return engine
 
 
-def kind_of(backend: str) -> Callable[..., Engine]:
+def kind_of(backend: str) -> "Callable[..., Engine]":
     """The backend's class, its library imported. Raises EngineError as `open_engine` does."""
     if backend not in BACKENDS:
         raise EngineError(f"backend {backend!r}", where="engine.backend", expected=f"one of {', '.join(BACKENDS)}")
     module, _, name = BACKENDS[backend].partition(":")
     try:
-        return cast(Callable[..., Engine], getattr(import_module(module), name))
+        return cast("Callable[..., Engine]", getattr(import_module(module), name))
     except ImportError as error:
         raise EngineError(
             f"backend {backend} needs {error.name or error}, which is not installed",

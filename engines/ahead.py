@@ -12,18 +12,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.compiled import Build, compile_graph, read
-from engines.releases import Release
 from schemas.errors import EngineError, HeadraceError
+
+if TYPE_CHECKING:  # loading it would take the process that compiles a fifth of its time
+    from engines.releases import Release
 
 PATIENCE_S = 300.0
 SIZE = struct.Struct(">Q")  # bytes of the blob that follows
 LOWEST = 19
 
 
-def compiled_ahead(release: Release, builds: Sequence[Build], *, patience_s: float = PATIENCE_S) -> Release:
+def compiled_ahead(release: "Release", builds: Sequence[Build], *, patience_s: float = PATIENCE_S) -> "Release":
     """The release, with these of its graphs compiled. Raises EngineError where one cannot be, or takes too long."""
     wanted = [[str(release.file(build.file)), *build[1:]] for build in builds]
     command = [sys.executable, "-m", "engines.ahead", json.dumps(wanted)]
@@ -65,7 +67,7 @@ def unpacked(data: bytes) -> Iterator[bytes]:
         at += size
 
 
-def failure(release: Release, why: str) -> EngineError:
+def failure(release: "Release", why: str) -> EngineError:
     return EngineError(
         f"the graphs of {release.task}/{release.version} were not compiled: {why}",
         where="python -m engines.ahead",

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import openvino as ov
 
-from engines.releases import Release
 from schemas.errors import EngineError
+
+if TYPE_CHECKING:
+    from engines.releases import Release
 
 PRECISIONS = {"f32": "f32", "bf16": "bf16", "int8": "bf16"}  # of what is not quantised, where it is int8
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def core() -> Any:
     return ov.Core()
 
 
-def built(release: Release, builds: Iterable[Build]) -> list[Any]:
+def built(release: "Release", builds: Iterable[Build]) -> list[Any]:
     """Compiled models in the order asked for; what the release brings compiled already is only loaded."""
     graphs: dict[str, Any] = {}
     models = []

@@ -1,5 +1,6 @@
 """Compiling ahead: another process compiles, this one loads; what goes wrong there is said and breaks nothing here."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,10 @@ def test_a_machine_that_starts_no_process_refuses_the_release(other: Path) -> No
     source = release("fraud")
     with pytest.raises(EngineError, match="no process for it could be started"):
         compiled_ahead(source, OpenVinoEngine.builds(source, **HOW))
+
+
+def test_the_process_that_compiles_loads_the_compiler_and_little_else() -> None:
+    loaded = "import sys, engines.ahead; print(*sorted(sys.modules))"
+    found = subprocess.run([PYTHON, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert "openvino" in found
+    assert not {"pydantic", "fsspec", "torch", "engines.releases"} & set(found)
