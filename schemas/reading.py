@@ -9,8 +9,9 @@ from typing import Any
 from schemas import resolution, varint
 from schemas.catalog import Schema, normalised
 from schemas.codegen import MAX_DEPTH, Source
+from schemas.decimals import MOST_BYTES, excess, sure_bytes
 from schemas.errors import BadRecord, SchemaError
-from schemas.resolution import DECIMAL_BYTES, definition, kind
+from schemas.resolution import definition, kind
 
 Record = dict[str, Any]
 Reader = Callable[[bytes], Record]
@@ -45,8 +46,11 @@ def _misplaced(path: str, what: str, expected: str) -> None:
     raise BadRecord("wrong_type", what, where=path, expected=expected)
 
 
-def _too_long(path: str, size: int) -> None:
-    raise BadRecord("out_of_range", f"a decimal of {size} bytes", where=path, expected="at most 18 digits")
+def _amount(path: str, data: bytes, at: int, size: int, precision: int) -> None:
+    """Looks at a decimal that may have too many digits; one that the message does not hold ends early elsewhere."""
+    what = f"a decimal of {size} bytes" if size > MOST_BYTES else excess(data[at : at + size], precision)
+    if what:
+        raise BadRecord("out_of_range", what, where=path, expected=f"at most {precision} digits")
 
 
 _GIVEN = {
@@ -58,7 +62,7 @@ _GIVEN = {
     "booleans": {0: False, 1: True},
     "ended": _ended,
     "misplaced": _misplaced,
-    "too_long": _too_long,
+    "amount": _amount,
 }
 
 
@@ -130,7 +134,8 @@ class _Compiler:
         self._source.line("if (n := d[p]) & 129: n, p = length_at(d, p)", path)
         self._source.line("else: n >>= 1; p += 1", path)
         if isinstance(reader, dict) and reader.get("logicalType") == "decimal":
-            self._source.line(f"if n > {DECIMAL_BYTES}: too_long({path!r}, n)", path)
+            precision = reader["precision"]
+            self._source.line(f"if n > {sure_bytes(precision)}: amount({path!r}, d, p, n, {precision})", path)
         return self._assigned(f"d[p:(p := p + n)]{convert}", path)
 
     def _fixed(self, writer: Mapping[str, Any], reader: Any, path: str) -> str:

@@ -19,9 +19,6 @@ PROMOTIONS = {
 }
 """Writer's and reader's primitive type to the expression that turns a value of one into the other's."""
 
-DECIMAL_BYTES = 8
-"""A decimal of 18 digits, the most that a contract has, fits in 8 bytes, and in an int64 of state."""
-
 _UNITS = ("decimal", "timestamp-", "local-timestamp-", "time-", "date", "duration")
 
 

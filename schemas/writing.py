@@ -10,8 +10,9 @@ from schemas import resolution, varint
 from schemas.catalog import Schema, normalised
 from schemas.codegen import MAX_DEPTH, Source
 from schemas.columns import Zipped
+from schemas.decimals import excess, sure_bytes
 from schemas.errors import SchemaError
-from schemas.resolution import DECIMAL_BYTES, definition, kind
+from schemas.resolution import definition, kind
 
 Writer = Callable[[Mapping[str, Any]], bytes]
 
@@ -72,6 +73,11 @@ def _as_bytes(value: Any) -> bytes:
     return bytes(value)
 
 
+def _amount(value: bytes, precision: int) -> None:
+    if what := excess(value, precision):
+        raise OverflowError(f"{what}, and at most {precision} digits have a place")
+
+
 class _Told(dict[str, bytes]):
     """Strings as they are written. Ids inside arrays (items, ads) come again and again: a look-up is four times as
     fast as encoding. Bounded: it starts anew when full."""
@@ -103,6 +109,7 @@ _GIVEN = {
     "booleans": {False: b"\0", True: b"\1"},
     "completed": _completed,
     "as_bytes": _as_bytes,
+    "amount": _amount,
     "told": _told,
     "tell": tell,
 }
@@ -167,7 +174,8 @@ class _Compiler:
         name = self._assigned(held, path)
         self._source.line(f"if type({name}) is not bytes: {name} = as_bytes({name})", path)
         if isinstance(schema, dict) and schema.get("logicalType") == "decimal":
-            self._source.line(f"if len({name}) > {DECIMAL_BYTES}: raise OverflowError('over 18 digits')", path)
+            precision = schema["precision"]
+            self._source.line(f"if len({name}) > {sure_bytes(precision)}: amount({name}, {precision})", path)
         return self._sized(name, path)
 
     def _sized(self, name: str, path: str) -> list[str]:

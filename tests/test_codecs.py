@@ -4,6 +4,7 @@ import io
 import math
 import struct
 import tracemalloc
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from schemas.errors import BadRecord
 from schemas.reading import Reader, compile_reader
 from schemas.varint import long_bytes
 from schemas.writing import Writer, compile_writer
-from tests.schema_values import MONEY, field, read, record_of, reference_bytes, values
+from tests.schema_values import MONEY, field, read, record_of, reference_bytes, shortest, values
 
 READERS: dict[str, Reader] = {n: compile_reader(catalog.load(n), catalog.load(n)) for n in catalog.names()}
 WRITERS: dict[str, Writer] = {n: compile_writer(catalog.load(n)) for n in catalog.names()}
@@ -130,11 +131,37 @@ def test_a_huge_count_or_length_allocates_nothing(of: Any, count: int) -> None:
     assert peak < 20_000
 
 
-def test_an_amount_of_more_than_18_digits_is_out_of_range() -> None:
+@pytest.mark.parametrize(
+    "unscaled", [b"\x7f" * 10, b"\0" * 9, *map(shortest, (10**18, -(10**18), 2**63 - 1, -(2**63)))]
+)
+def test_an_amount_of_more_digits_than_its_schema_is_refused_by_reader_and_writer_alike(unscaled: bytes) -> None:
     schema = record_of([field("a", MONEY)])
     with pytest.raises(BadRecord) as caught:
-        compile_reader(schema, schema)(b"\x14" + b"\x7f" * 10)
-    assert caught.value.code == "out_of_range"
+        compile_reader(schema, schema)(long_bytes(len(unscaled) << 1) + unscaled)
+    assert (caught.value.code, caught.value.expected) == ("out_of_range", "at most 18 digits")
+    with pytest.raises(OverflowError, match="at most 18 digits"):
+        compile_writer(schema)({"a": unscaled})
+
+
+@given(st.integers(4, 18), st.integers(-(10**18), 10**18), st.integers(0, 3))
+def test_what_the_reader_takes_of_amounts_is_what_the_writer_takes(precision: int, number: int, padding: int) -> None:
+    """Also of amounts that another client has written longer than they need to be."""
+    schema = record_of([field("a", {**MONEY, "precision": precision})])
+    unscaled = (b"\xff" if number < 0 else b"\0") * padding + shortest(number)
+    fits = abs(number) < 10**precision and len(unscaled) <= 8
+    message = long_bytes(len(unscaled) << 1) + unscaled
+    for takes, wrong in (
+        (lambda: compile_reader(schema, schema)(message)["a"], BadRecord),
+        (lambda: compile_writer(schema)({"a": unscaled}), OverflowError),
+    ):
+        with nullcontext() if fits else pytest.raises(wrong):
+            assert takes() in (unscaled, message)
+
+
+def test_an_amount_that_its_message_does_not_hold_is_cut_off_and_not_too_long() -> None:
+    schema = record_of([field("a", MONEY)])
+    with pytest.raises(IndexError):
+        compile_reader(schema, schema)(b"\x10" + b"\x7f" * 3)
 
 
 @pytest.mark.parametrize("message", [b"\x80" * 11, b"\xff" * 9 + b"\x03", b"\x80\x80\x80\x80\x20"])
