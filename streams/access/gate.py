@@ -213,11 +213,20 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
 
 async def form(request: web.Request) -> dict[str, str]:
     """The text fields of a form, none of another kind of body; a broken form is a 400, one too large a 413."""
+    return dict(await _texts(request))
+
+
+async def form_list(request: web.Request, name: str) -> list[str]:
+    """All texts of a field that a form may repeat, in their order; else as `form`."""
+    return [value for field, value in await _texts(request) if field == name]
+
+
+async def _texts(request: web.Request) -> list[tuple[str, str]]:
     try:
         fields = await request.post()
     except (ValueError, LookupError, web.RequestPayloadError) as error:  # of a charset, or packed, as nobody knows it
         raise web.HTTPBadRequest(text="the form cannot be read") from error
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+    return [(name, value) for name, value in fields.items() if isinstance(value, str)]
 
 
 def _by_program(request: web.Request) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from schemas.errors import DataUnavailable, HeadraceError
-from streams.access.gate import identity, requires
+from streams.access.gate import form_list, identity, requires
 from streams.clients import require_broker
 from streams.console.ops import letter_feed
 from streams.console.ops.frame import change, explained, ops, problem_of, read, seen
@@ -96,7 +96,7 @@ def _confirm(request: web.Request, found: Sequence[Brief], failed: HeadraceError
 @explained
 async def replay(request: web.Request) -> web.StreamResponse:
     """POST /letters/replay: fields id, repeated."""
-    here, ids = ops(request), [each for each in (await request.post()).getall("id", []) if isinstance(each, str)]
+    here, ids = ops(request), await form_list(request, "id")
     found = chosen_letters(request, ids, None)
     if not found:
         return _confirm(request, found, DataUnavailable("none of these is there to be brought home any more"))
