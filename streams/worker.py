@@ -162,7 +162,9 @@ class Worker:
         assert self.assembly.feed is not None
         assert self.assembly.live is not None
         assert self.assembly.shadows is not None
-        asker = self.asking.begin(scorer, self.assembly.engines, sender.fast, encoders, self.assembly.shadows.after)
+        asker = self.asking.begin(
+            scorer, self.assembly.engines, sender.fast, encoders, self.assembly.shadows.after, self.assembly.traces
+        )
         self.loop = Loop(
             self.intake, scorer, self.sender, self.assembly.engines, self.metrics,
             self.assembly.feed, self.assembly.live, self.assembly.shadows,

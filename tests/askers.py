@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import Message
@@ -23,11 +24,14 @@ class Answer(NamedTuple):
     body: dict[str, Any]
 
 
-def post(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "", token: str = "") -> Answer:
+def post(
+    worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "", token: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:  # fmt: skip
     url = f"http://127.0.0.1:{worker.settings.web.port}/v1/score/{task}{query}"
     body = json.dumps(to_json(TASKS[task][1], event)).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(url, body, headers)
+    bearing = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **bearing, **(headers or {})})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return Answer(answer.status, json.load(answer))
@@ -37,13 +41,14 @@ def post(worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: st
 
 
 def until_answered(
-    worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "", token: str = ""
-) -> dict[str, Any]:
+    worker: shop.WorkerProcess, task: str, event: dict[str, Any], query: str = "", token: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """As a client that comes back when it is told to."""
     found = []
 
     def answered() -> bool:
-        found.append(post(worker, task, event, query, token))
+        found.append(post(worker, task, event, query, token, headers))
         assert found[-1].status in (200, 503, 504), found[-1]
         return found[-1].status == 200
 

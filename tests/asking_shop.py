@@ -20,6 +20,7 @@ from streams.partitioning import partition_for
 from streams.raw import RawRecord
 from streams.scoring import Scorer
 from streams.tasks.base import Task
+from streams.telemetry.context import Headers
 from streams.work import Outgoing, Work
 from tests.records import NOON_MS
 
@@ -89,9 +90,11 @@ class Desk:
     def task(self, name: str) -> Task:
         return self.tasks[name]
 
-    async def ask(self, name: str, event: Record, deadline_s: float = 5.0, *, durable: bool = False) -> Record:
+    async def ask(
+        self, name: str, event: Record, deadline_s: float = 5.0, *, durable: bool = False, trace: Headers | None = None
+    ) -> Record:
         partition = partition_for(event["user_id"].encode(), PARTITIONS)
-        return await self.asker.ask(self.task(name), event, partition, deadline_s, durable=durable)
+        return await self.asker.ask(self.task(name), event, partition, deadline_s, durable=durable, trace=trace)
 
     # -- the loop's side
 

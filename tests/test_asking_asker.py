@@ -266,6 +266,20 @@ def test_a_header_that_no_worker_wrote_is_no_score(secret: bytes) -> None:
     at.asker.engines.close()
 
 
+def test_the_event_is_published_in_the_trace_of_who_asked_and_a_repeat_publishes_nothing_in_another() -> None:
+    trace = [("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"), ("tracestate", b"shop=1")]
+
+    async def story(at: Desk) -> None:
+        await at.ask("fraud", order(event_id="now"), trace=trace)
+        await at.ask("fraud", order(event_id="now"), trace=[("traceparent", b"another")])
+        [sent] = at.post.sent
+        assert sent.headers is not None
+        assert sent.headers[1:] == trace
+        assert at.seal.read(sent.headers, sent.value) is not None
+
+    run(story)
+
+
 def test_who_misses_the_deadline_gets_the_fallback_and_the_topics_say_so_too() -> None:
     async def story(at: Desk) -> None:
         loop = asyncio.get_running_loop()

@@ -27,6 +27,7 @@ from streams.ports import free_port
 from streams.privacy.pseudonyms import Pseudonyms
 from streams.tasks import TASKS, make_task
 from streams.tasks.base import Task
+from streams.telemetry.context import Headers
 from streams.web import Server
 from tests.records import NOON_MS, order
 
@@ -49,10 +50,14 @@ class Desk:
     owned: frozenset[int] = frozenset(range(PARTITIONS))
     asked: list[tuple[str, str, float, bool]] = field(default_factory=list)
     placed: list[tuple[str, int]] = field(default_factory=list)
+    traces: list[Headers] = field(default_factory=list)
     waits_s: float = 0.0
     raises: Exception | None = None
 
-    async def ask(self, task: Task, event: Record, partition: int, deadline_s: float, *, durable: bool) -> Record:
+    async def ask(
+        self, task: Task, event: Record, partition: int, deadline_s: float, *, durable: bool, trace: Headers
+    ) -> Record:
+        self.traces.append(trace)
         self.asked.append((task.name, event["event_id"], deadline_s, durable))
         self.placed.append((event["user_id"], partition))
         await asyncio.sleep(self.waits_s)
@@ -102,6 +107,9 @@ async def serving(
 
 def bearing(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+CONTEXT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @dataclass
@@ -180,6 +188,28 @@ def test_options_are_the_requests_own() -> None:
     assert one(desk=desk, query="?deadline_ms=4000&durable=true").status == 200
     assert 3.5 < desk.asked[0][2] <= 4
     assert desk.asked[0][3]
+
+
+@pytest.mark.parametrize(
+    ("headers", "trace"),
+    [
+        ({}, []),
+        ({"traceparent": CONTEXT}, [("traceparent", CONTEXT.encode())]),
+        (
+            {"Traceparent": CONTEXT, "tracestate": "shop=1, other=x:y"},
+            [("traceparent", CONTEXT.encode()), ("tracestate", b"shop=1, other=x:y")],
+        ),
+        ({"traceparent": CONTEXT, "tracestate": "no state"}, [("traceparent", CONTEXT.encode())]),
+        ({"traceparent": CONTEXT[:-1], "tracestate": "shop=1"}, []),
+        ({"tracestate": "shop=1"}, []),
+    ],
+)
+def test_a_request_belongs_to_the_trace_that_its_headers_name_and_a_bad_one_is_no_reason_to_refuse_it(
+    headers: dict[str, str], trace: Headers
+) -> None:
+    desk = Desk()
+    assert one(desk=desk, headers=headers).status == 200
+    assert desk.traces == [trace]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +320,12 @@ def test_a_request_for_another_workers_user_is_answered_by_that_worker() -> None
     [(task, event_id, deadline_s, durable)] = owner.asked
     assert (task, event_id, durable) == ("fraud", "event-1", True)
     assert 1.5 < deadline_s <= 2
+
+
+def test_a_request_that_is_sent_on_stays_in_its_trace() -> None:
+    owner = Desk()
+    assert forwarded(owner, headers={"traceparent": CONTEXT, "tracestate": "shop=1"}).status == 200
+    assert owner.traces == [[("traceparent", CONTEXT.encode()), ("tracestate", b"shop=1")]]
 
 
 def test_a_problem_of_the_owner_is_passed_on_as_it_is() -> None:

@@ -31,14 +31,16 @@ from streams.doctor.traces import traces as doctors_check
 from streams.offsets import bounds, places, read_range
 from streams.ports import free_port
 from streams.sources.load import START_MS, uniform_load
-from streams.telemetry.context import Parent, parent_of
+from streams.telemetry.context import Parent, parent_of, parent_of_request
 from streams.telemetry.contract import make_traces
 from streams.telemetry.spans import Traces
 from streams.work import Outgoing, Work
 from tests import shop
+from tests.askers import until_answered
 from tests.records import NOON_MS, order
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+ASKERS = "f" * 32  # another trace, of somebody who asks
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01".encode(), f"00-{TRACE}-{SPAN}-00".encode()
 
 
@@ -80,6 +82,32 @@ def test_the_last_of_several_contexts_counts_and_a_later_version_may_say_more():
     parent = parent_of([("traceparent", UNSAMPLED), ("traceparent", later)])
     assert parent is not None
     assert parent.sampled
+
+
+def test_of_a_request_two_contexts_are_none_and_a_state_is_only_handed_on_with_its_context():
+    first, second = SAMPLED.decode(), UNSAMPLED.decode()
+    assert parent_of_request([first, second], []) is None
+    assert parent_of_request([], ["shop=1"]) is None
+    assert parent_of_request(["00-x"], ["shop=1"]) is None
+    both = parent_of_request([first], ["shop=1", "other=2"])
+    assert both is not None
+    assert both.carried() == [("traceparent", SAMPLED), ("tracestate", b"shop=1,other=2")]
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["", "x", "=x", "Shop=1", "shop=1;2=3", "shop=\x01", "shop=é", ",", "a=" + "x" * 511, ",".join(["a=1"] * 33)],
+)
+def test_of_a_request_a_state_that_is_none_is_left_behind_and_its_context_is_not(state):
+    parent = parent_of_request([SAMPLED.decode()], [state])
+    assert parent is not None
+    assert parent.carried() == [("traceparent", SAMPLED)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=70), max_size=2), st.lists(st.text(max_size=70), max_size=2))
+def test_no_headers_of_a_request_are_refused(contexts, states):
+    parent_of_request(contexts, states)
 
 
 # -- spans -----------------------------------------------------------------------------------------------------------
@@ -183,6 +211,25 @@ def test_without_a_sampled_event_there_is_no_span_and_a_context_is_handed_on_as_
     assert not watched.spans()
     assert [context.traceparent for record in first if (context := context_of(record))] == [UNSAMPLED]
     assert sum(record.headers is not None for record in first) == 1
+
+
+def test_a_request_that_is_sampled_has_a_span_below_its_callers_and_its_event_comes_below_that():
+    watched = Watched()
+    parent, other = parent_of([("traceparent", SAMPLED)]), parent_of([("traceparent", UNSAMPLED)])
+    assert parent is not None
+    assert other is not None
+    assert watched.traces.asked(other, "fraud") is None
+    asked = watched.traces.asked(parent, "fraud")
+    assert asked is not None
+    asked.end(503)
+    [span] = watched.spans()["POST /v1/score/{task}"]
+    assert span.parent is not None
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, SPAN)
+    assert span.attributes is not None
+    assert span.attributes["http.response.status_code"] == 503
+    below = parent_of(asked.headers)
+    assert below is not None
+    assert (below.trace_id, below.span_id, below.sampled) == (span.context.trace_id, span.context.span_id, True)
 
 
 def test_a_publisher_that_samples_everything_gets_so_many_spans_and_every_score_its_trace(scorer_and_registry):
@@ -314,6 +361,7 @@ def test_a_publishers_trace_reaches_the_collector_and_the_score(fresh_settings, 
             web={"port": free_port()},
             deadlines_ms={"fraud": 60_000},
             traces={"enabled": True, "endpoint": collector.endpoint, "headers": "x-key=open-sesame"},
+            ask={"without_token": True, "deadline_ms": 20_000},
         )
         shop.furnish(settings)
         assert [each.state for each in doctors_check(settings)] == ["well"]
@@ -321,10 +369,21 @@ def test_a_publishers_trace_reaches_the_collector_and_the_score(fresh_settings, 
             state = ("tracestate", b"shop=1")
             published(settings, [[("traceparent", SAMPLED), state], [], [("traceparent", UNSAMPLED)]])
             shop.wait_for(lambda: len(shop.scores(settings, "fraud")) == 3, 180)
+            checkout = order(event_id="asked", order_id="order-asked", event_time=NOON_MS + 9_000)
+            until_answered(worker, "fraud", checkout, headers={"traceparent": f"00-{ASKERS}-{SPAN}-01"})
+            shop.wait_for(lambda: len(shop.scores(settings, "fraud")) == 4, 180)
             assert worker.end() == 0, (tmp_path / "worker.log").read_text()
         topic = settings.topics.orders
-        [event] = [span for span in collector.spans if span.name == f"process {topic}"]
+        event, absorbed = sorted(
+            (span for span in collector.spans if span.name == f"process {topic}"), key=lambda span: span.trace_id.hex()
+        )
         assert (event.trace_id.hex(), event.parent_span_id.hex()) == (TRACE, SPAN)
+        asked = next(
+            span
+            for span in collector.spans
+            if span.name.startswith("POST ") and span.span_id == absorbed.parent_span_id
+        )
+        assert (asked.trace_id.hex(), asked.parent_span_id.hex()) == (ASKERS, SPAN)
         names = {span.name for span in collector.spans}
         assert names >= {"score a micro-batch", "fetch", "decode and absorb", "infer", "send"}
         assert {said["service.name"] for said in collector.resources} == {settings.app_id}
@@ -334,6 +393,7 @@ def test_a_publishers_trace_reaches_the_collector_and_the_score(fresh_settings, 
         for messages in read_range(settings, settings.topics.scores("fraud"), partition, low, high):
             found |= {(partition, message.offset()): dict(message.headers() or []) for message in messages}
     handed = sorted(head.get("traceparent", b"").decode() for head in found.values())
-    assert handed == sorted(["", UNSAMPLED.decode(), f"00-{TRACE}-{event.span_id.hex()}-01"])
+    of_spans = [f"00-{TRACE}-{event.span_id.hex()}-01", f"00-{ASKERS}-{absorbed.span_id.hex()}-01"]
+    assert handed == sorted(["", UNSAMPLED.decode(), *of_spans])
     assert [head["tracestate"] for head in found.values() if "tracestate" in head] == [b"shop=1"]
     assert "open-sesame" not in (tmp_path / "worker.log").read_text()

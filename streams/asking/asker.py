@@ -33,6 +33,7 @@ from streams.raw import RawRecord
 from streams.scoring import Scorer
 from streams.state.peek import Peek
 from streams.tasks.base import Result, Task
+from streams.telemetry.context import Headers
 from streams.work import Job, Work
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,16 @@ TOGETHER = 16
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """An event that was asked about. value: as its message; scored: resolves to its answer, or raises Problem."""
+    """An event that was asked about. value: as its message; trace: the headers by which it belongs to the trace of who
+    asked; scored: resolves to its answer, or raises Problem.
+    """
 
     task: Task
     event: Record
     key: Key
     partition: int
     value: bytes
+    trace: Headers
     asked_ms: int
     scored: "asyncio.Future[Given]"
     deadline: asyncio.TimerHandle | None = None
@@ -86,12 +90,22 @@ class Asker:
     def __post_init__(self) -> None:
         self._peek = Peek(self.scorer.state, TOGETHER)
 
-    async def ask(self, task: Task, event: Record, partition: int, deadline_s: float, *, durable: bool) -> Record:
+    async def ask(
+        self,
+        task: Task,
+        event: Record,
+        partition: int,
+        deadline_s: float,
+        *,
+        durable: bool,
+        trace: Headers | None = None,
+    ) -> Record:
         """The score's record, its cut as of before the event. Raises Problem.
 
-        durable: returns when the event is on its topic. The same event again gets its answer again.
+        durable: returns when the event is on its topic. trace: headers of the event that is published. The same event
+        again gets its answer again, and nothing is published again.
         """
-        given = await self._given(task, event, partition, deadline_s)
+        given = await self._given(task, event, partition, deadline_s, trace or [])
         if durable:
             await self.outbox.published(given)
         return self.answers.score(given.answer)
@@ -114,11 +128,11 @@ class Asker:
 
     # -- take up ---------------------------------------------------------------------------------------------
 
-    async def _given(self, task: Task, event: Record, partition: int, deadline_s: float) -> Given:
+    async def _given(self, task: Task, event: Record, partition: int, deadline_s: float, trace: Headers) -> Given:
         key, value = Key.of(task.topic, event), self.encoders[task.topic](event)
         given = self.answers.known(key)
         if given is None:
-            request = self._asked.get(key) or self._take_up(task, event, key, partition, value, deadline_s)
+            request = self._asked.get(key) or self._take_up(task, event, key, partition, value, deadline_s, trace)
             if digest(request.value) != digest(value):
                 raise another_event(key.event_id)
             given = await asyncio.shield(request.scored)
@@ -128,12 +142,14 @@ class Asker:
             raise Problem(ALREADY_SCORED, f"it was asked about for {given.answer.task}", "event_id")
         return given
 
-    def _take_up(self, task: Task, event: Record, key: Key, partition: int, value: bytes, deadline_s: float) -> Request:
+    def _take_up(
+        self, task: Task, event: Record, key: Key, partition: int, value: bytes, deadline_s: float, trace: Headers
+    ) -> Request:
         if len(self._asked) >= self.max_in_flight:
             raise Problem(BUSY, f"{len(self._asked)} requests wait", todo="ask again, or raise ask.max_in_flight")
         loop = asyncio.get_running_loop()
         event = self.ingest(event)
-        request = Request(task, event, key, partition, value, self.now_ms(), loop.create_future())
+        request = Request(task, event, key, partition, value, trace, self.now_ms(), loop.create_future())
         self._asked[key] = request
         self.answers.asking.add(key)
         request.scored.add_done_callback(lambda _: self._done(request))
@@ -213,13 +229,13 @@ class Asker:
             return
         score = self.scorer.codecs.scores[job.task.name](score_record(work, job, number, result))
         answer = Answer(job.task.name, score, features, *job.buckets[number])
-        header = self.answers.seal.header(answer, request.value)
-        if len(request.value) + len(header[1]) > self.scorer.max_message_bytes:
+        headers = [self.answers.seal.header(answer, request.value), *request.trace]
+        if len(request.value) + sum(len(content) for _, content in headers) > self.scorer.max_message_bytes:
             self._refuse(request, Problem(TOO_LARGE, "with its answer it is larger than max_message_bytes"))
             return
         given = Given(request.partition, digest(request.value), answer)
         self.answers.give(request.key, given)
-        self.outbox.publish(request.key, request.value, given, header)
+        self.outbox.publish(request.key, request.value, given, headers)
         request.scored.set_result(given)
 
     # -- refuse ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from streams.asking.problems import NOT_PUBLISHED, Problem
 from streams.metrics import Metrics
 from streams.notices import Notices
 from streams.producer import Acknowledged, Producer
+from streams.telemetry.context import Headers
 from streams.work import Outgoing
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ class Outbox:
         self._under_way: set[asyncio.Future[Acknowledged]] = set()
         self._notices = Notices(log)
 
-    def publish(self, key: Key, value: bytes, given: Given, header: tuple[str, bytes]) -> None:
-        """Hands the event to the producer, before anybody hears of the answer."""
-        record = Outgoing(self._topics[key.topic], key.user_id.encode(), value, given.partition, [header])
+    def publish(self, key: Key, value: bytes, given: Given, headers: Headers) -> None:
+        """Hands the event to the producer, before anybody hears of the answer, which is one of the headers."""
+        record = Outgoing(self._topics[key.topic], key.user_id.encode(), value, given.partition, headers)
         given.published = published = self._producer.send_all([record])
         self._under_way.add(published)
         published.add_done_callback(lambda done: self._published(key, given, done))

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from aiohttp import web
 
@@ -32,6 +32,10 @@ from streams.asking.problems import (
 from streams.metrics import Metrics
 from streams.partitioning import partition_for
 from streams.tasks.base import Task
+from streams.telemetry.context import TRACEPARENT, TRACESTATE, Headers, parent_of_request
+
+if TYPE_CHECKING:
+    from streams.telemetry.spans import Traces
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +92,7 @@ class Pages:
         self._now_ms = now_ms
         self._document = json.dumps(document(tasks, deadline_ms)).encode()
         self.asker: Asker | None = None
+        self.traces: Traces | None = None
         self.publishing: Callable[[dict[str, Any]], dict[str, Any]] = lambda event: event  # as what we publish is to be
 
     def add_to(self, app: web.Application) -> None:
@@ -106,7 +111,8 @@ class Pages:
         started, task = self._clock(), request.match_info["task"]
         result = "answered"
         try:
-            return await self._answered(request, task, started)
+            await self._door.admit(request)
+            return await self._traced(request, task, started)
         except Problem as problem:
             result = problem.kind.name
             return _refusal(problem)
@@ -119,8 +125,26 @@ class Pages:
             self._metrics.asked.labels(name, result).inc()
             self._metrics.ask_seconds.labels(name).observe(self._clock() - started)
 
-    async def _answered(self, request: web.Request, name: str, started: float) -> web.Response:
-        await self._door.admit(request)
+    async def _traced(self, request: web.Request, name: str, started: float) -> web.Response:
+        """As `_answered`, as a part of the trace of who asks; nobody who was not let in makes a span."""
+        parent = parent_of_request(request.headers.getall(TRACEPARENT, []), request.headers.getall(TRACESTATE, []))
+        if parent is None:
+            return await self._answered(request, name, started, [])
+        span = None if self.traces is None else self.traces.asked(parent, name)
+        if span is None:
+            return await self._answered(request, name, started, parent.carried())
+        status = 500
+        try:
+            answer = await self._answered(request, name, started, span.headers)
+            status = answer.status
+            return answer
+        except Problem as problem:
+            status = problem.kind.status
+            raise
+        finally:
+            span.end(status)
+
+    async def _answered(self, request: web.Request, name: str, started: float, trace: Headers) -> web.Response:
         task = self._tasks.get(name)
         if task is None:
             raise Problem(NO_SUCH_TASK, f"no task {name[:60]!r}", expected=f"one of {', '.join(self._tasks)}")
@@ -131,7 +155,7 @@ class Pages:
         passed = self._clock() - started
         if self.asker is not None and partition in self.asker.owned:
             left = options.deadline_ms / 1000 - passed
-            score = await self.asker.ask(task, event, partition, left, durable=options.durable)
+            score = await self.asker.ask(task, event, partition, left, durable=options.durable, trace=trace)
             if score["fallback"] is not None:
                 self._metrics.ask_fallbacks.labels(name).inc()
             return web.Response(body=json.dumps(answer_of(task, score)).encode(), content_type="application/json")
@@ -139,8 +163,9 @@ class Pages:
             raise not_ready(partition)
         self._metrics.ask_forwarded.labels(name).inc()
         wait = options.deadline_ms / 1000 - passed + (DURABLE_S if options.durable else 0.0)
+        passed_on = self._door.passed_on(request) | {key: value.decode("latin-1") for key, value in trace}
         return await self._peers.forward(
-            partition, request.path, body, options.query(passed), self._door.passed_on(request), max(0.0, wait)
+            partition, request.path, body, options.query(passed), passed_on, max(0.0, wait)
         )
 
 

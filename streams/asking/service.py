@@ -3,7 +3,7 @@ The worker says which partitions may be answered for; here that is handed on.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 from faust.assignor.partition_assignor import PartitionAssignor
@@ -29,6 +29,9 @@ from streams.scoring import Scorer
 from streams.security import reveal
 from streams.tasks.base import Task
 from streams.work import Work
+
+if TYPE_CHECKING:
+    from streams.telemetry.spans import Traces
 
 DRAIN_S = 5.0
 
@@ -73,8 +76,10 @@ class Asking:
         producer: Producer,
         encoders: dict[int, Encoder],
         failed: Callable[[Work], None],
+        traces: "Traces | None" = None,
     ) -> Asker:
         """Before the first record is read. `failed`: see Asker, whose `run` the caller runs."""
+        self._pages.traces = traces
         self._answers = scorer.answers = Answers(self._tasks, scorer.codecs.said, self._seal)
         self._outbox = outbox = Outbox(producer, self._answers, scorer.names.inputs, self._metrics)
         self._pages.asker = asker = Asker(

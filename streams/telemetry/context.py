@@ -8,8 +8,13 @@ from typing import NamedTuple
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 SAMPLED = 1
+MOST_STATE = 512
+"""Characters of a request's tracestate that are handed on; the recommendation asks for no more."""
 #: version, trace id, span id, flags; a version after 00 may have more behind them.
 PATTERN = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+#: Of a tracestate: a key and printable characters; what they say is their vendor's.
+MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,256}")
+MOST_MEMBERS = 32
 
 Headers = list[tuple[str, bytes]]
 
@@ -51,6 +56,23 @@ def parent_of(headers: Sequence[tuple[str, bytes | None]]) -> Parent | None:
         return None
     assert found is not None
     return Parent(trace_id, span_id, int(flags, 16), found, state)
+
+
+def parent_of_request(traceparents: Sequence[str], tracestates: Sequence[str]) -> Parent | None:
+    """Of an HTTP request, by all its headers of these names. Two contexts are none; a state without one is nothing."""
+    if len(traceparents) != 1:
+        return None
+    state = ",".join(tracestates)
+    given = [(TRACEPARENT, traceparents[0].encode(errors="replace"))]
+    if _is_state(state):
+        given.append((TRACESTATE, state.encode()))
+    return parent_of(given)
+
+
+def _is_state(text: str) -> bool:
+    members = [member for each in text.split(",") if (member := each.strip(" \t"))]
+    fits = len(text) <= MOST_STATE and 0 < len(members) <= MOST_MEMBERS
+    return fits and all(MEMBER.fullmatch(member) for member in members)
 
 
 def traceparent(trace_id: int, span_id: int) -> bytes:

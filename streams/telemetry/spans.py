@@ -56,17 +56,26 @@ class Traces:
         work.headers = headers
         return BatchTrace(self._tracer, work, spans, taken) if spans else None
 
+    def asked(self, parent: Parent, task: str) -> "AskedSpan | None":
+        """Of a request that begins now, where who asks has sampled it."""
+        if not parent.sampled:
+            return None
+        span = self._tracer.start_span(
+            "POST /v1/score/{task}",
+            _below(parent),
+            SpanKind.SERVER,
+            {"http.request.method": "POST", "http.route": "/v1/score/{task}", "headrace.tasks": [task]},
+        )
+        return AskedSpan(span, parent)
+
     def close(self) -> None:
         """Exports what is left, for as long as the exporter may take."""
         self._provider.shutdown()
 
     def _event(self, raw: RawRecord, parent: Parent, taken: int) -> Span:
-        publisher = SpanContext(
-            parent.trace_id, parent.span_id, True, TraceFlags(parent.flags), _state(parent.tracestate)
-        )
         return self._tracer.start_span(
             f"process {raw.topic}",
-            set_span_in_context(NonRecordingSpan(publisher), Context()),
+            _below(parent),
             SpanKind.CONSUMER,
             {
                 "messaging.system": "kafka",
@@ -77,6 +86,19 @@ class Traces:
             },
             start_time=_fetched(raw, taken),
         )
+
+
+class AskedSpan:
+    """The span of a request, below the caller's. `headers`: what the event that it publishes carries on."""
+
+    def __init__(self, span: Span, parent: Parent) -> None:
+        self._span = span
+        self.headers = parent.carried(span.get_span_context().span_id)
+
+    def end(self, status: int) -> None:
+        """It is answered, with this status of HTTP."""
+        self._span.set_attribute("http.response.status_code", status)
+        self._span.end()
 
 
 class BatchTrace:
@@ -117,6 +139,12 @@ class BatchTrace:
 
     def _span(self, name: str, start: int, end: int) -> None:
         self._tracer.start_span(name, self._inside, start_time=start).end(max(start, end))
+
+
+def _below(parent: Parent) -> Context:
+    """Where a span begins that another process has caused."""
+    caller = SpanContext(parent.trace_id, parent.span_id, True, TraceFlags(parent.flags), _state(parent.tracestate))
+    return set_span_in_context(NonRecordingSpan(caller), Context())
 
 
 def _attributes(event_id: str, said: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
