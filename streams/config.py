@@ -157,6 +157,7 @@ class Settings(BaseSettings):
     console: ConsoleSettings = ConsoleSettings()
     webhooks: Webhooks = Webhooks()
     webhooks_web: Web = Web(port=6068)
+    mapping_web: Web = Web(port=6069)
     privacy: Privacy = Privacy()
     retention_days: dict[Name, Annotated[float, Field(gt=0, le=36_500)]] = Field(
         default={}, description="of topics that are made, by setting: served_fraud = 30"

@@ -70,9 +70,10 @@ def _answer(body: dict[str, Any], good: bool) -> web.Response:
 class Server:
     """Serves an application while its context is open. SettingsError if the address cannot be had."""
 
-    def __init__(self, app: web.Application, settings: Web) -> None:
+    def __init__(self, app: web.Application, settings: Web, section: str = "web") -> None:
+        """`section` names the settings in errors."""
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
-        self._settings = settings
+        self._settings, self._section = settings, section
         self.port = settings.port
 
     async def __aenter__(self) -> Self:
@@ -83,9 +84,9 @@ class Server:
             await self._runner.cleanup()
             raise SettingsError(
                 f"cannot listen on {self._settings.host}:{self._settings.port}: {error.strerror}",
-                where="web.host, web.port",
+                where=f"{self._section}.host, {self._section}.port",
                 expected="an address of this machine with a free port",
-                todo="set HEADRACE_WEB__PORT; 0 takes any free one",
+                todo=f"set HEADRACE_{self._section.upper()}__PORT; 0 takes any free one",
             ) from error
         self.port = self._runner.addresses[0][1]
         return self

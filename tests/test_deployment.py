@@ -85,7 +85,7 @@ def test_the_compose_file_names_what_is_there() -> None:
 def test_prometheus_asks_services_that_the_compose_file_has_or_that_a_shop_adds() -> None:
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
     asked = {name for job in config["scrape_configs"] for each in job["dns_sd_configs"] for name in each["names"]}
-    assert asked - {"webhooks"} <= yaml.safe_load(COMPOSE.read_text("utf-8"))["services"].keys()
+    assert asked - {"webhooks", "mapping"} <= yaml.safe_load(COMPOSE.read_text("utf-8"))["services"].keys()
 
 
 def test_helm_has_nothing_to_say() -> None:

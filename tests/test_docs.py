@@ -25,6 +25,7 @@ from streams.config import Settings
 from streams.config_sources import flatten
 from streams.features import SEQUENCE_FIELDS
 from streams.learner.metrics import LearnerMetrics
+from streams.mapping.metrics import MappingMetrics
 from streams.metrics import Metrics
 from streams.tasks import TASKS, make_task
 from streams.topics import topic_specs
@@ -219,6 +220,16 @@ def test_the_table_of_the_learners_metrics_is_whole_and_right() -> None:
     }
     shown = {first_word(name): labels for name, labels, _ in table("docs/operate.md", "table: learner metrics")}
     assert {name: {part.strip() for part in labels.split(",")} - {""} for name, labels in shown.items()} == found
+
+
+def test_the_table_of_a_mappings_metrics_is_whole_and_right() -> None:
+    found = {
+        family.name: {label for sample in family.samples for label in sample.labels} - {"le"}
+        for family in MappingMetrics("orders").registry.collect()
+        if family.name.startswith("headrace_")
+    }
+    shown = {first_word(name): labels for name, labels, _ in table("docs/operate.md", "table: mapping metrics")}
+    assert {name: {part.strip() for part in labels.split(",")} for name, labels in shown.items()} == found
 
 
 def touched(metrics: LearnerMetrics) -> CollectorRegistry:

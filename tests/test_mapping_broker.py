@@ -30,7 +30,7 @@ from tests.mapped_shop import as_json, make_topic, order, produce, write_mapping
 
 @pytest.fixture
 def settings(fresh_settings, registry):
-    return fresh_settings()
+    return fresh_settings(mapping_web={"port": 0})
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from streams.learner.metrics import LearnerMetrics
+from streams.mapping.metrics import MappingMetrics
 from streams.metrics import Metrics
 from streams.webhooks.metrics import WebhookMetrics
 from tests.outside_programs import promtool, ran
@@ -27,7 +28,7 @@ TESTS = DEPLOY / "prometheus" / "headrace.rules.test.yml"
 BOARDS = runpy.run_path(str(DEPLOY / "grafana" / "boards.py"))
 # What Prometheus adds to each series that it has asked for.
 SCRAPED = {"job", "instance"}
-JOBS = {"headrace-worker", "headrace-learner", "headrace-webhooks"}
+JOBS = {"headrace-worker", "headrace-learner", "headrace-webhooks", "headrace-mapping"}
 SELECTOR = re.compile(r"\b(headrace_\w+|process_\w+)(?:\{([^}]*)\})?")
 # Known of a shop without an alert of its own or a panel, and why.
 NOT_SHOWN = {"headrace_score_latency_seconds_sum"}
@@ -35,12 +36,12 @@ NOT_SHOWN = {"headrace_score_latency_seconds_sum"}
 
 @cache
 def series() -> dict[str, set[str]]:
-    """Each sample's name on the three pages -> the labels it may have."""
+    """Each sample's name on the four pages -> the labels it may have."""
     worker, webhooks = Metrics(), WebhookMetrics()
     worker.latency.observe("fraud", np.array([0.1]))
     webhooks.begin("shop")
     found: dict[str, set[str]] = {}
-    for registry in (worker.registry, LearnerMetrics().registry, webhooks.registry):
+    for registry in (worker.registry, LearnerMetrics().registry, webhooks.registry, MappingMetrics("orders").registry):
         for family in touched(registry):
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels, SCRAPED)

@@ -91,6 +91,12 @@ SERVING = Board("headrace-serving", "Headrace: serving", {
             "ids forgotten early": "sum(rate(headrace_dedupe_evictions_total[$__rate_interval]))",
         }),
     ],
+    "Mapped topics": [
+        Panel("Records carried, by what became of them", "ops", rate("headrace_mapping_records", "mapping", "result")),
+        Panel("Waiting on the shop's topic", "short", most("headrace_mapping_lag", "mapping")),
+        Panel("From the shop's record to the event", "s", quantiles("headrace_mapping_seconds", "mapping")),
+        Panel("Waits for the broker or the registry", "none", most("headrace_mapping_waiting", "mapping"), limit=1),
+    ],
     "The loop": [
         Panel("Time of a micro-batch by stage, mean", "s", {"{{stage}}":
               "sum by (stage) (rate(headrace_stage_seconds_sum[$__rate_interval]))"

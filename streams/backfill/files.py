@@ -56,6 +56,11 @@ class FileReader:
     def done(self) -> tuple[int, int]:
         return self._next, max(self._total, self._next)
 
+    @property
+    def lag(self) -> int:
+        done, all_ = self.done
+        return all_ - done
+
     def close(self) -> None:
         self._open.close()
         self._consumer.close()

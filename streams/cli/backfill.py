@@ -82,7 +82,7 @@ class Meter:
         self._begun, self._first = time.monotonic(), -1
         self._said = self._begun
 
-    def __call__(self, done: int, all_: int) -> None:
+    def __call__(self, done: int, all_: int, waits: str = "") -> None:
         now = time.monotonic()
         if self._first < 0:
             self._begun, self._first = now, done
@@ -90,7 +90,7 @@ class Meter:
             return
         self._said = now
         rate = (done - self._first) / max(now - self._begun, 1e-9)
-        left = f"{_duration((all_ - done) / rate)} left" if rate else "waiting"
+        left = f"waits: {waits}" if waits else f"{_duration((all_ - done) / rate)} left" if rate else "waiting"
         line = f"{done:,} of {all_:,} ({done / max(1, all_):.0%}), {rate:,.0f}/s, {left}"
         print(
             f"\r\033[K{line}" if self._terminal else line,

@@ -103,31 +103,35 @@ def run(
         "committed", "--start", metavar="WHERE", help="committed (else the end, at first), beginning or end."
     ),
 ) -> None:
+    port: int | None = typer.Option(
+        None, "--port", min=0, max=65_535, metavar="N", help="Of health and metrics, in place of the setting."
+    ),
     """Follow the topic until stopped: each record is published in the contract, or is a dead letter, exactly once.
 
     It goes on from where its group stands; the first time, from what comes from now on (`headrace backfill` takes in
     what is there already, without scoring it). One process a mapping: a second one shuts the first one out. Killed at
-    any moment, the next one goes on. Each event has a header `headrace-source` with the place it came from.
+    any moment, the next one goes on. Each event has a header `headrace-source` with the place it came from. Health and
+    metrics are on `mapping_web.host`:`mapping_web.port`: /healthz, /readyz, /metrics.
 
     Examples:
 
         headrace mapping run orders.toml
-        headrace mapping run orders.toml --start beginning
+        headrace mapping run orders.toml --start beginning --port 6070
     """
     settings = load_settings(context, service=True)
     from schemas.errors import SettingsError
     from streams.clients import require_broker
-    from streams.mapping.mapper import Mapper
-    from streams.mapping.service import Follower, mapped_topic, until_signalled, words
+    from streams.mapping.process import MappingProcess
 
     if start not in ("committed", "beginning", "end"):
         raise SettingsError(f"{start!r} is no place", where="--start", expected="committed, beginning or end")
     require_broker(settings)
+    if port is not None:
+        settings = settings.model_copy(update={"mapping_web": settings.mapping_web.model_copy(update={"port": port})})
     with open_registry(settings) as registry:
-        mapper = Mapper.of(settings, registry, file)
-        follower = Follower(settings, registry, mapped_topic(settings, mapper))
-        until_signalled(follower, lambda: follower.run(start=start))  # type: ignore[arg-type]  # it is one of the three
-    print(f"{mapper.compiled.document.source} to {mapper.contract.name}: {words(follower.carried)}")
+        process = MappingProcess(settings, registry, file, start)  # type: ignore[arg-type]  # it is one of the three
+        process.run()
+    print(process.said())
 
 
 def _values(settings: "Settings", topic: str, from_file: str, form: str, count: int) -> list[Any]:

@@ -41,6 +41,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
         "web.port": settings.web,
         "learner_web.port": settings.learner_web,
         "webhooks_web.port": settings.webhooks_web,
+        "mapping_web.port": settings.mapping_web,
     }
     for name, web in named.items():
         host = "127.0.0.1" if web.host in ("0.0.0.0", "::") else web.host

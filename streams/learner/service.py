@@ -44,7 +44,7 @@ class Learner:
 
     async def _main(self, on_ready: Callable[[], None]) -> None:
         hear(asyncio.get_running_loop(), self.stop)
-        async with Server(self._application(), self._settings.learner_web) as server:
+        async with Server(self._application(), self._settings.learner_web, "learner_web") as server:
             self.port = server.port
             log.info("health and metrics on %s:%d", self._settings.learner_web.host, server.port)
             parts = [asyncio.create_task(asyncio.to_thread(part.run)) for part in (self.labels, self.learning)]

@@ -44,6 +44,10 @@ class Reader(Protocol):
     def done(self) -> tuple[int, int]:
         """Records read of this source, also before this start, and all that there are."""
 
+    @property
+    def lag(self) -> int:
+        """Records that are there now and not read, as far as it knows."""
+
     def close(self) -> None: ...
 
 
@@ -102,8 +106,17 @@ class TopicReader:
         read = sum(min(self._next[place], high) - low for place, (low, high) in self._bounds.items())
         return read, sum(high - low for low, high in self._bounds.values())
 
+    @property
+    def lag(self) -> int:
+        return sum(max(0, self._end(place) - stood) for place, stood in self._next.items())
+
     def close(self) -> None:
         self._consumer.close()
+
+    def _end(self, place: Place) -> int:
+        """As the newest answer said, without another question; before there is one, as at the start."""
+        _, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        return max(int(high), self._bounds[place][1] if place in self._bounds else 0)
 
     def _committed(self, group: str) -> dict[Place, int]:
         try:

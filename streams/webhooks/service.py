@@ -69,7 +69,7 @@ class Webhooks:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         hear(self._loop, self._stopping.set)
-        async with Server(self._application(), self._settings.webhooks_web) as server:
+        async with Server(self._application(), self._settings.webhooks_web, "webhooks_web") as server:
             self.port = server.port
             log.info("health and metrics on %s:%d", self._settings.webhooks_web.host, server.port)
             names = self._settings.topics
