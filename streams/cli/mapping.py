@@ -88,7 +88,8 @@ def check(
         mapper = Mapper.of(settings, _twin(), file) if from_file else Mapper.of(settings, registry, file)
         report = try_on(mapper, _samples(settings, mapper.compiled.document.source, from_file, samples))
     if json:
-        print_json(asdict(report) | {"reasons": [asdict(reason) for reason in report.reasons.values()]})
+        reasons = [asdict(reason) for reason in report.reasons.values()]
+        print_json(asdict(report) | {"reasons": reasons, "filled": dict(report.filled)})  # a Counter is none any more
     else:
         _show(report, mapper.contract.name)
     if report.dead or not report.samples:
@@ -102,10 +103,10 @@ def run(
     start: str = typer.Option(
         "committed", "--start", metavar="WHERE", help="committed (else the end, at first), beginning or end."
     ),
-) -> None:
     port: int | None = typer.Option(
         None, "--port", min=0, max=65_535, metavar="N", help="Of health and metrics, in place of the setting."
     ),
+) -> None:
     """Follow the topic until stopped: each record is published in the contract, or is a dead letter, exactly once.
 
     It goes on from where its group stands; the first time, from what comes from now on (`headrace backfill` takes in
@@ -125,9 +126,9 @@ def run(
 
     if start not in ("committed", "beginning", "end"):
         raise SettingsError(f"{start!r} is no place", where="--start", expected="committed, beginning or end")
-    require_broker(settings)
     if port is not None:
         settings = settings.model_copy(update={"mapping_web": settings.mapping_web.model_copy(update={"port": port})})
+    require_broker(settings)
     with open_registry(settings) as registry:
         process = MappingProcess(settings, registry, file, start)  # type: ignore[arg-type]  # it is one of the three
         process.run()
