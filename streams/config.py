@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     watchdog_s: float = Field(
         default=60, ge=5, description="offsets that stand still this long under lag end the worker"
     )
+    backfill_lag: int = Field(default=20_000, ge=0, description="of the workers, above which history waits; 0: never")
     max_message_bytes: int = Field(default=1_000_000, ge=1_000, le=100_000_000, description="of an input record")
     deadlines_ms: Annotated[dict[Name, Positive], BeforeValidator(_all_deadlines)] = DEADLINES_MS
     security: Security = Security()

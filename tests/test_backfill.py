@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from os import environ
 from types import SimpleNamespace
 
@@ -20,6 +22,9 @@ from schemas.confluent import ConfluentRegistry
 from schemas.values import to_json
 from schemas.wire import Encoder
 from streams.asking.jobs import untold
+from streams.backfill.pacing import Pace, Standing
+from streams.backfill.plans import plan
+from streams.backfill.workers import Workers
 from streams.batch import CLICKS
 from streams.cli import app
 from streams.cli.backfill import Meter
@@ -27,6 +32,8 @@ from streams.demo.stage import environment
 from streams.history import HISTORY, history_among
 from streams.joining.deriver import Deriver
 from streams.labels.store import LabelStore
+from streams.mapping.reading import AT_ONCE
+from streams.mapping.service import Follower
 from streams.offsets import bounds, places, read_range
 from streams.ports import free_port
 from streams.raw import RawRecord
@@ -146,6 +153,79 @@ def test_the_meter_says_what_is_left(capsys, monkeypatch):
     for done in (0, 500, 1000):
         meter(done, 4000)
     assert capsys.readouterr().err.splitlines()[-1] == "1,000 of 4,000 (25%), 25/s, 2 min 00 s left"
+
+
+def test_the_meter_says_what_it_waits_for(capsys, monkeypatch):
+    moments = iter([0.0, 0.0, 20.0])
+    monkeypatch.setattr("streams.cli.backfill.time.monotonic", lambda: next(moments))
+    meter = Meter()
+    meter(0, 4000)
+    meter(500, 4000, "the workers are 31,204 records behind")
+    line = "500 of 4,000 (12%), 25/s, waits: the workers are 31,204 records behind\n"
+    assert capsys.readouterr().err == line
+
+
+def test_history_waits_while_the_workers_are_behind_and_goes_on_when_they_are_not(settings, tmp_path):
+    settings = settings.model_copy(update={"backfill_lag": 1_000})
+    path, topic = clicks_file(tmp_path, 9_000), settings.topics.clicks
+    told = []
+    with worker_like(settings) as worker, closing(ConfluentRegistry(settings.registry())) as known:
+        follower = Follower(settings, known, plan(settings, known, str(path), to=topic))
+        pace = Pace(settings.backfill_lag, Workers(settings))
+        run = partial(follower.run, until_end=True, hold=pace, progress=lambda done, _, why: told.append((done, why)))
+        thread = threading.Thread(target=run)
+        thread.start()
+        shop.wait_for(lambda: follower.waits, 60)
+        stood = follower.carried.published
+        time.sleep(2)
+        assert follower.carried.published == stood <= 2 * AT_ONCE
+        assert "the workers are" in follower.waits
+        while thread.is_alive():
+            worker.read()
+            assert worker.behind() <= 1_000 + AT_ONCE
+        thread.join()
+    assert follower.carried.published == count_of(settings) == 9_000
+    assert {"waits" if why else "goes on" for _, why in told} == {"waits", "goes on"}
+
+
+def test_history_waits_for_nobody_before_the_first_worker(settings, tmp_path):
+    settings = settings.model_copy(update={"backfill_lag": 1})
+    path = clicks_file(tmp_path, 5_000)
+    assert Workers(settings)() == Standing(0, 0)
+    with closing(ConfluentRegistry(settings.registry())) as known:
+        follower = Follower(settings, known, plan(settings, known, str(path), to=settings.topics.clicks))
+        follower.run(until_end=True, hold=Pace(1, Workers(settings)))
+    assert follower.carried.published == 5_000
+    standing = Workers(settings)()
+    assert standing.lag >= 5_000  # the marks of transactions have offsets, too
+    assert standing.members == 0
+
+
+class WorkerLike:
+    """A member of the workers' group that reads and commits when it is told to."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        conf = {"group.id": settings.app_id, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        self.consumer = confluent_kafka.Consumer(settings.librdkafka() | conf)
+        self.consumer.subscribe(list(settings.topics.inputs))
+        shop.wait_for(lambda: self.consumer.consume(1, 0.1) == [] and self.consumer.assignment(), 60)
+
+    def read(self):
+        if self.consumer.consume(500, 0.1):
+            self.consumer.commit(asynchronous=False)
+
+    def behind(self):
+        return Workers(self.settings)().lag
+
+
+@contextmanager
+def worker_like(settings):
+    worker = WorkerLike(settings)
+    try:
+        yield worker
+    finally:
+        worker.consumer.close()
 
 
 def test_history_is_left_out_of_what_is_scored_and_the_rest_is_not():

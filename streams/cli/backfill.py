@@ -3,10 +3,14 @@ Both may be killed and called again."""
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
 from streams.cli.frame import FAILED, JSON_OPTION, load_settings, open_registry, print_json
+
+if TYPE_CHECKING:
+    from streams.mapping.service import Follower
 
 
 def register(app: typer.Typer) -> None:
@@ -29,8 +33,9 @@ def backfill(
     called again after the end it does nothing. (Kafka keeps the place for a week, if it is not told otherwise.)
     Of a topic it takes what is there when it starts; `headrace mapping run` then goes on behind it.
 
-    Backfill before live events, or with --rate: on their partitions live events wait behind history. Bad records of a
-    topic become dead letters; bad rows of a file are counted, and make the exit code 1.
+    On their partitions live events wait behind history, so it waits itself while the workers are more than
+    `backfill_lag` records behind; where none is running it does not. Bad records of a topic become dead letters; bad
+    rows of a file are counted, and make the exit code 1.
 
     Examples:
 
@@ -40,7 +45,9 @@ def backfill(
     """
     settings = load_settings(context)
     from streams.backfill.files import BadRows
+    from streams.backfill.pacing import Pace
     from streams.backfill.plans import plan
+    from streams.backfill.workers import Workers
     from streams.clients import require_broker
     from streams.mapping.service import Follower, until_signalled
 
@@ -50,16 +57,23 @@ def backfill(
     with open_registry(settings) as registry:
         planned = plan(settings, registry, source, mapping=mapping, to=to, bad=rows)
         follower = Follower(settings, registry, planned)
-        until_signalled(follower, lambda: follower.run(until_end=True, progress=meter, rate=rate))
+        pace = Pace(settings.backfill_lag if planned.topic in settings.topics.inputs else 0, Workers(settings))
+        until_signalled(follower, lambda: follower.run(until_end=True, progress=meter, rate=rate, hold=pace))
     meter.end()
     if rows is not None:
         rows.close()
+    _print_end(source, planned.topic, follower, json)
+    if follower.carried.bad:
+        raise typer.Exit(FAILED)
+
+
+def _print_end(source: str, topic: str, follower: "Follower", json: bool) -> None:
     carried, (done, all_) = follower.carried, follower.done
     if json:
         bad_counts = dict(carried.bad)
         print_json(
             {
-                "topic": planned.topic, "read": done, "of": all_, "absorbed": carried.published,
+                "topic": topic, "read": done, "of": all_, "absorbed": carried.published,
                 "left_out": carried.left_out, "bad": bad_counts, "examples": carried.examples,
             }
         )  # fmt: skip
@@ -69,9 +83,7 @@ def backfill(
         state = "stopped" if follower.stopped else "done"
         codes = ", ".join(f"{count:,} {code}" for code, count in carried.bad.most_common()) or "none"
         now = f"{carried.published:,} published now, {carried.left_out:,} left out, bad: {codes}"
-        print(f"{source} to {planned.topic}, {state}: {done:,} of {all_:,} read; {now}")
-    if carried.bad:
-        raise typer.Exit(FAILED)
+        print(f"{source} to {topic}, {state}: {done:,} of {all_:,} read; {now}")
 
 
 class Meter:
