@@ -2,7 +2,10 @@
 
 import io
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -98,6 +101,63 @@ def test_without_the_text_encoder_hashed_words_stand_for_texts_and_that_is_said(
     said = console.export_text()
     assert "the encoder cannot be downloaded; check the network" in said
     assert "hashed words stand for the texts instead" in said
+
+
+class Training:
+    """In place of the demo's training: `away` while the text encoder cannot be fetched; each round is a new version."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.away, self.rounds, self.steps = folder, False, 0, []
+        self.plan = models.ModelPlan({}, "2011-01-01", "2011-02-01", str(folder / "store"), "", "")
+        monkeypatch.setattr(stage, "command", self.command)
+        monkeypatch.setattr(stage, "fetch", self.fetch)
+
+    def fetch(self, name):
+        if self.away:
+            raise DataUnavailable(f"{name} cannot be downloaded")
+        return Path("there")
+
+    def command(self, plan):
+        self.rounds += 1
+        version = f"v{self.rounds}"
+        (self.folder / "store" / "fraud" / version).mkdir(parents=True)
+        lines: list[dict[str, Any]] = []
+        if self.away:
+            lines.append({"what": "missing", "reason": "away", "instead": "hashed words"})
+        lines.append({"what": "release", "task": "fraud", "version": version, "metrics": {}, "conversions": ""})
+        return [sys.executable, "-c", f"print({chr(10).join(map(json.dumps, lines))!r})"]
+
+    def models(self):
+        return stage.models(self.plan, self.folder, self.steps.append)
+
+
+def test_models_of_hashed_words_stay_while_there_is_nothing_better_and_are_made_anew_when_there_is(
+    tmp_path, monkeypatch
+):
+    training = Training(tmp_path, monkeypatch)
+    training.away = True
+    assert training.models() == {"fraud": "v1"}
+    training.steps.clear()
+    assert training.models() == {"fraud": "v1"}
+    assert [step["what"] for step in training.steps] == ["missing"]
+    training.away = False
+    assert training.models() == training.models() == {"fraud": "v2"}
+
+
+def test_models_of_the_text_encoder_stay_also_where_it_cannot_be_fetched_any_more(tmp_path, monkeypatch):
+    training = Training(tmp_path, monkeypatch)
+    assert training.models() == {"fraud": "v1"}
+    training.away = True
+    assert training.models() == {"fraud": "v1"}
+
+
+def test_models_of_another_plan_or_without_their_releases_are_made_anew(tmp_path, monkeypatch):
+    training = Training(tmp_path, monkeypatch)
+    training.models()
+    (tmp_path / "store" / "fraud" / "v1").rmdir()
+    assert training.models() == {"fraud": "v2"}
+    training.plan = replace(training.plan, start="2010-12-01")
+    assert training.models() == {"fraud": "v3"}
 
 
 def test_vectors_survive_the_file(tmp_path, world):

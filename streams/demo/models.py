@@ -19,6 +19,7 @@ from streams.sources.world import World, WorldConfig
 from streams.vectors import Encoder, HashingEncoder, catalogue_vectors
 
 SEED = 7
+TEXT_ENCODER = "text-encoder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,16 @@ def text_encoder(cache: Path) -> Encoder:
     from engines.encoder_export import export_encoder
 
     try:
-        source = fetch("text-encoder")
+        source = fetch(TEXT_ENCODER)
     except DataUnavailable as error:
-        say("missing", reason=str(error), instead="hashed words stand for the texts")
+        say(**missing(error))
         return HashingEncoder()
     return TextEncoder(export_encoder(source, cache), threads=2)
+
+
+def missing(error: DataUnavailable) -> dict[str, Any]:
+    """The step that says so."""
+    return {"what": "missing", "reason": str(error), "instead": "hashed words stand for the texts"}
 
 
 def save_vectors(path: Path, vectors: list[Record]) -> None:

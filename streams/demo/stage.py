@@ -29,17 +29,18 @@ from schemas.errors import DataUnavailable, HeadraceError, ProduceFailed
 from schemas.wire import Encoder
 from streams.config import Settings
 from streams.config_sections import WINDOWS_S
-from streams.demo.models import ModelPlan, command, load_vectors
+from streams.demo.models import TEXT_ENCODER, ModelPlan, command, load_vectors, missing
 from streams.local import LocalBroker, LocalRegistry
 from streams.offsets import bounds, places
 from streams.output_columns import FEATURES_FORMAT
 from streams.pointers import Pointer
 from streams.ports import free_port
+from streams.sources.fetch import fetch
 from streams.sources.publisher import Publisher
 from streams.sources.simulate import publish_catalog
 from streams.sources.world import World
 from streams.topics import create_topics
-from streams.vectors import vector_key
+from streams.vectors import HashingEncoder, vector_key
 
 READY_S = 60.0
 READY = {"worker": "readyz", "learner": "healthz", "console": "healthz"}
@@ -97,14 +98,16 @@ def demo_settings(settings: Settings, brokers: str, registry_url: str, folder: P
 
 def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], None]) -> dict[str, str]:
     """Versions of the releases by task: those made before from the same plan, or new ones."""
-    said = json.dumps([MADE_AS, FEATURES_FORMAT, asdict(plan)], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()
     marker = folder / "models.json"
     if marker.exists():
         made = json.loads(marker.read_text())
-        if made["plan"] == digest and all((Path(plan.store) / t / v).is_dir() for t, v in made["versions"].items()):
+        if all((Path(plan.store) / t / v).is_dir() for t, v in made["versions"].items()) and (
+            made["plan"] == _digest(plan, TEXT_ENCODER)
+            or (made["plan"] == _digest(plan, HashingEncoder.version) and _no_better_encoder(on_step))
+        ):
             return dict(made["versions"])
     versions: dict[str, str] = {}
+    encoder = TEXT_ENCODER
     if plan.reservoir:
         shutil.rmtree(plan.reservoir, ignore_errors=True)
     with subprocess.Popen(command(plan), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -115,11 +118,29 @@ def models(plan: ModelPlan, folder: Path, on_step: Callable[[dict[str, Any]], No
             on_step(step)
             if step["what"] == "release":
                 versions[step["task"]] = step["version"]
+            elif step["what"] == "missing":
+                encoder = HashingEncoder.version
         complaint = process.stderr.read()
     if process.returncode or not versions:
         raise DataUnavailable("the first models could not be trained", where="training", todo=complaint.strip()[-2000:])
-    marker.write_text(json.dumps({"plan": digest, "versions": versions}))
+    marker.write_text(json.dumps({"plan": _digest(plan, encoder), "versions": versions}))
     return versions
+
+
+def _digest(plan: ModelPlan, encoder: str) -> str:
+    """Of all that the models come of. `encoder`: whose vectors they know."""
+    said = json.dumps([MADE_AS, FEATURES_FORMAT, encoder, asdict(plan)], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _no_better_encoder(on_step: Callable[[dict[str, Any]], None]) -> bool:
+    """Whether the text encoder still cannot be had, which is said; else models of hashed words are made anew."""
+    try:
+        fetch(TEXT_ENCODER)
+    except DataUnavailable as error:
+        on_step(missing(error))
+        return True
+    return False
 
 
 def inherit(reservoir: Path, settings: Settings) -> None:
