@@ -70,6 +70,9 @@ class Decoder:
     out_of_range), or RegistryUnavailable where its schema is not known yet and the registry is silent.
     """
 
+    header = HEADER
+    """Bytes that tell the schema."""
+
     def __init__(self, registry: Registry, name: str, *, logical: bool = False) -> None:
         self.name, self._registry, self._logical = name, registry, logical
         self._schema = catalog.load(name)
@@ -86,11 +89,11 @@ class Decoder:
         """For each value a record in physical values, or what is wrong with it. RegistryUnavailable for all.
 
         The errors hold no frames: keep as many as you like."""
-        readers = self._readers
+        readers, header = self._readers, self.header
         results: list[Record | BadRecord] = []
         for value in values:
             try:
-                results.append(readers[value[:HEADER]](value))  # type: ignore[index, arg-type]  # None: explained below
+                results.append(readers[value[:header]](value))  # type: ignore[index, arg-type]  # None: explained below
             except (*_NOT_OF_SCHEMA, *_ENDED_EARLY, TypeError, BadRecord):
                 results.append(self._explained(value))
         return results
@@ -99,27 +102,30 @@ class Decoder:
         """As `decode_many` for one value, the slow way: a header not seen before, or a bad message."""
         if value is None:
             return BadRecord("undecodable", "a message without a value", expected=f"a {self.name}")
-        if value[:1] not in (b"\0", b""):
-            what = f"the first byte is {value[0]}"
-            return BadRecord("undecodable", what, where="byte 0", expected="0, of the Confluent wire format")
-        if len(value) < HEADER:
-            what = f"the message is of {len(value)} bytes"
-            return BadRecord("truncated", what, where="header", expected=f"{HEADER} bytes and a record")
         try:
-            return self._reader(value[:HEADER])(value)
+            self._check_framing(value)
+            if len(value) < self.header:
+                what = f"the message is of {len(value)} bytes"
+                raise BadRecord("truncated", what, where="header", expected=f"{self.header} bytes and a record")
+            return (self._readers.get(value[: self.header]) or self._reader(value[: self.header]))(value)
         except BadRecord as error:
             return _detached(error)
         except (*_NOT_OF_SCHEMA, *_ENDED_EARLY) as error:
             return self._told(value, error)
 
+    def _check_framing(self, value: bytes) -> None:
+        if value[:1] not in (b"\0", b""):
+            what = f"the first byte is {value[0]}"
+            raise BadRecord("undecodable", what, where="byte 0", expected="0, of the Confluent wire format")
+
     def _reader(self, header: bytes) -> Reader:
-        if header not in self._readers:
-            _, schema_id = _framed.unpack(header)
-            schema = self._registry.schema(schema_id)
-            try:
-                self._readers[header] = self._compiled(schema)
-            except SchemaError as error:
-                self._readers[header] = _refusal(self.name, schema_id, error)
+        """Of a header that was not seen before."""
+        _, schema_id = _framed.unpack(header)
+        schema = self._registry.schema(schema_id)
+        try:
+            self._readers[header] = self._compiled(schema)
+        except SchemaError as error:
+            self._readers[header] = _refusal(self.name, schema_id, error)
         return self._readers[header]
 
     def _compiled(self, writer: Schema) -> Reader:
@@ -145,7 +151,7 @@ class WritersDecoder(Decoder):
 
     def _compiled(self, writer: Schema) -> Reader:
         (schema, named), plain = catalog.normalised(writer), catalog.strip(writer)
-        read = compile_reader(plain, plain, HEADER)
+        read = compile_reader(plain, plain, self.header)
         return lambda value: shown(schema, read(value), named)
 
 

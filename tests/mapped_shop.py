@@ -1,11 +1,13 @@
 """A stranger's shop: topics of its own in JSON and Avro, and the mappings that a person would write for them."""
 
+import io
 import json
 import struct
 from pathlib import Path
 from typing import Any
 
 import confluent_kafka
+import fastavro
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from streams.config import Settings
@@ -99,6 +101,14 @@ def as_json(*orders: dict[str, Any]) -> list[bytes | None]:
 
 def framed(schema_id: int, body: bytes) -> bytes:
     return struct.pack(">bI", 0, schema_id) + body
+
+
+def avro_body(record: dict[str, Any]) -> bytes:
+    """As a stranger's client writes it; amounts as their bytes."""
+    plain = json.loads(json.dumps(AVRO_SCHEMA).replace('"logicalType"', '"was"'))
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, plain, record)
+    return body.getvalue()
 
 
 def write_mapping(folder: Path, text: str, **values: str) -> str:

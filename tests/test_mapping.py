@@ -47,6 +47,9 @@ action = {{ value = "view" }}
 """
 
 
+VIEWS = mapped_shop.CLICKS.format(name="views", source="shop.views")
+
+
 def mapper(text=ORDERS, folder=Path()):
     return Mapper(Settings(), MemoryRegistry(), Compiled(parse(text, "test.toml")), folder)
 
@@ -491,3 +494,30 @@ def test_what_is_deep_or_long_takes_no_long_time():
     for _ in range(3):
         outcome(lambda: FUZZED.of_value(heavy, raw(None), NOW_MS))
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('framing = "none"', "avro.schemas"),
+        ('framing = "none"\nschemas = ["a.avsc", "b.avsc"]', "one of them"),
+        ('framing = "confluent"\nschemas = "a.avsc"', "none"),
+        ('framing = "none"\nschemas = "missing.avsc"', "missing.avsc"),
+        ('framing = "none"\nschemas = "broken.avsc"', "broken.avsc"),
+        ('framing = "none"\nschemas = "enum.avsc"', "not a record"),
+        ('framing = "single_object"\nschemas = ["good.avsc", "same.avsc"]', "look the same"),
+    ],
+)
+def test_schemas_that_cannot_be_used_are_said_when_the_mapping_is_loaded(table, said, tmp_path):
+    good = json.dumps(mapped_shop.AVRO_SCHEMA)
+    files = {"good": good, "same": good.replace("{", '{"doc": "other words", ', 1), "broken": "{", "enum": '"int"'}
+    for name, text in files.items():
+        (tmp_path / f"{name}.avsc").write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        mapper(f"{VIEWS}\n[avro]\n{table}\n", tmp_path)
+    assert said in str(refused.value)
+
+
+def test_schemas_are_for_avro_alone():
+    with pytest.raises(SettingsError, match="for format = avro"):
+        parse(ORDERS + '\n[avro]\nframing = "none"\nschemas = "a.avsc"\n', "test.toml")

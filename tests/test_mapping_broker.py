@@ -1,6 +1,5 @@
 """Mapped topics on a real broker: JSON, Avro and Protobuf of a stranger's to scores; poison; kills; two at once."""
 
-import io
 import json
 import subprocess
 import sys
@@ -11,12 +10,12 @@ from contextlib import closing, contextmanager
 from os import environ
 from pathlib import Path
 
-import fastavro
 import pytest
 from typer.testing import CliRunner
 
 from schemas.confluent import ConfluentRegistry
 from schemas.errors import Fenced, SettingsError
+from schemas.unframed import MARK, fingerprint
 from streams.cli import app
 from streams.demo.stage import environment
 from streams.mapping.mapper import Mapper
@@ -190,15 +189,36 @@ def test_avro_of_another_schema(settings, tmp_path):
     with closing(ConfluentRegistry(settings.registry())) as known:
         schema_id = known.register(f"{topic}-value", mapped_shop.AVRO_SCHEMA)
     record = {"visitor": None, "at": 1_772_362_800_000, "page": {"product": 7, "what": "BASKET"}, "value": b"\x01\x00"}
-    body = io.BytesIO()
-    plain = json.loads(json.dumps(mapped_shop.AVRO_SCHEMA).replace('"logicalType"', '"was"'))
-    fastavro.schemaless_writer(body, plain, record)
-    value = mapped_shop.framed(schema_id, body.getvalue())
+    value = mapped_shop.framed(schema_id, mapped_shop.avro_body(record))
     produce(settings, topic, [value, value[:-3], mapped_shop.framed(999_999, b"x")], key=b"visit-1")
     carried = carry(settings, path, start="beginning")
     assert carried.bad == Counter(truncated=1, unknown_schema=1)
     (click,) = shop.read(settings, settings.topics.clicks, "click")
     assert (click["user_id"], click["action"], click["item_id"]) == ("anon:visit-1", "cart", "item-7")
+    assert (click["event_time"], click["attributes"]) == (1_772_362_800_000, {"worth": 2.56})
+
+
+@pytest.mark.parametrize("framing", ["none", "single_object"])
+def test_avro_that_no_registry_knows(settings, tmp_path, framing, logging_as_it_was):
+    topic = make_topic(settings, f"{settings.app_id}.shop.views")
+    (tmp_path / "pageview.avsc").write_text(json.dumps(mapped_shop.AVRO_SCHEMA))
+    told = f'[avro]\nframing = "{framing}"\nschemas = "pageview.avsc"\n'
+    path = write_mapping(tmp_path, mapped_shop.CLICKS + told, name="views", source=topic)
+    record = {"visitor": "v1", "at": 1_772_362_800_000, "page": {"product": 7, "what": "BASKET"}, "value": b"\x01\x00"}
+    head = b"" if framing == "none" else MARK + fingerprint(mapped_shop.AVRO_SCHEMA)
+    value = head + mapped_shop.avro_body(record)
+    produce(settings, topic, [value, value[:-3]])
+    checked = CliRunner().invoke(app, ["mapping", "check", path, "--json"], env=environment(settings))
+    assert checked.stdout, checked
+    report = json.loads(checked.stdout)
+    assert (checked.exit_code, report["good"], [reason["code"] for reason in report["reasons"]]) == (
+        1,
+        1,
+        ["truncated"],
+    )
+    assert carry(settings, path, start="beginning").bad == Counter(truncated=1)
+    (click,) = shop.read(settings, settings.topics.clicks, "click")
+    assert (click["user_id"], click["action"], click["item_id"]) == ("v1", "cart", "item-7")
     assert (click["event_time"], click["attributes"]) == (1_772_362_800_000, {"worth": 2.56})
 
 

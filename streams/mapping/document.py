@@ -73,6 +73,19 @@ class Protobuf(Part):
     message: str = Field(min_length=1)
 
 
+class Avro(Part):
+    """Of records that no registry knows. schemas: files; framing: what stands before a record that tells its schema."""
+
+    framing: Literal["none", "single_object"]
+    schemas: Paths = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _a_bare_record_has_one_schema(self) -> Self:
+        if self.framing == "none" and len(self.schemas) > 1:
+            raise ValueError("without framing nothing tells which of several schemas a record has: one of them")
+        return self
+
+
 class Document(Part):
     """`fields` is as deep as the contract: a leaf, a table of leaves, or a list's `each` with `fields`."""
 
@@ -84,11 +97,14 @@ class Document(Part):
     fields: dict[str, Any]
     attributes: Attributes = Attributes()
     protobuf: Protobuf | None = None
+    avro: Avro | None = None
 
     @model_validator(mode="after")
-    def _protobuf_is_described(self) -> Self:
+    def _its_format_is_described(self) -> Self:
         if (self.format == "protobuf") is not (self.protobuf is not None):
             raise ValueError("format = protobuf and a table [protobuf] with descriptors and message go together")
+        if self.avro is not None and self.format != "avro":
+            raise ValueError("a table [avro] is for format = avro")
         return self
 
 
