@@ -17,7 +17,7 @@ ARGS ?=
 # Processes that share the test files; each has its own broker and registry, half a gigabyte together.
 TEST_PROCESSES ?= 2
 
-.PHONY: bench-engines test-gpu bench-capacity site test-site pictures
+.PHONY: bench-shops bench-engines test-gpu bench-capacity site test-site pictures
 .PHONY: help env demo test test-browser screenshots test-crash chaos fuzz soak check format lock audit clean
 .PHONY: bench-label-to-live bench-join bench-scale bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder quality-conversions
 
@@ -62,6 +62,9 @@ soak: $(READY) ## Two hours under a steady load: do memory, handles, latency or 
 
 bench-scale: $(READY) ## CPU per event of 1, 2 and 4 workers, and with 10 thousand to 10 million users in state
 	@$(PYTHON) -m bench.scale $(ARGS)
+
+bench-shops: $(READY) ## A shop with a backlog beside one under a small load: what it costs that one's latency, with shares and without
+	@$(PYTHON) -m bench.shops $(ARGS)
 
 fuzz: $(READY) ## Drawn inputs at decoder, worker, mapping, rules and HTTP, 3 minutes each; ARGS="--minutes 60 --target decoder"
 	@$(PYTHON) -m tests.fuzz $(ARGS)

@@ -102,6 +102,7 @@ class Settings(BaseSettings):
     )
 
     tenant: Tenant = Field(default="", description="the shop, where several share brokers: all its names begin with it")
+    share: float = Field(default=1, ge=1, le=64, description="of the processor, beside other shops of one command")
     brokers: Annotated[str, AfterValidator(_address_list)] = "127.0.0.1:9092"
     registry_url: Annotated[str, AfterValidator(_http_address)] = "http://127.0.0.1:8081/apis/ccompat/v7"
     app_id: Annotated[TopicName, AfterValidator(own_name)] = Field(
@@ -159,6 +160,7 @@ class Settings(BaseSettings):
     webhooks: Webhooks = Webhooks()
     webhooks_web: Web = Web(port=6068)
     mapping_web: Web = Web(port=6069)
+    shops_web: Web = Web(port=6071)
     privacy: Privacy = Privacy()
     retention_days: dict[Name, Annotated[float, Field(gt=0, le=36_500)]] = Field(
         default={}, description="of topics that are made, by setting: served_fraud = 30"

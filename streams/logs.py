@@ -35,6 +35,8 @@ def setup(settings: Settings, stream: TextIO | None = None, level: str = "") -> 
     handler.setFormatter((JsonLines if json_lines else Human)(list(secrets(settings))))
     if level != "debug":
         handler.addFilter(Repeats(REPETITIVE))
+    if settings.tenant:
+        handler.addFilter(Named(settings.tenant))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -67,6 +69,18 @@ class Repeats(logging.Filter):
         if fresh and more:
             record.msg, record.args = f"{key[1]}; and {more} more in {now - said:.0f} s", ()
         return fresh
+
+
+class Named(logging.Filter):
+    """Each record says whose it is: the logs of several shops may come together."""
+
+    def __init__(self, shop: str) -> None:
+        super().__init__()
+        self._shop = shop
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.shop = self._shop
+        return True
 
 
 def secrets(settings: BaseModel) -> Iterator[str]:

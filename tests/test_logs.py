@@ -46,6 +46,17 @@ def test_a_human_line_holds_message_and_fields() -> None:
     assert stream.getvalue().rstrip().endswith("warning streams.scoring: flushed  rows=3")
 
 
+@pytest.mark.parametrize(("style", "said"), [("json", '"shop": "north"'), ("human", "started  shop=north")])
+def test_each_line_of_a_shops_process_says_whose_it_is(style: str, said: str) -> None:
+    stream = io.StringIO()
+    setup(Settings(tenant="north", log={"format": style}), stream)
+    logging.getLogger("some.library").warning("started")
+    assert said in stream.getvalue()
+    setup(Settings(log={"format": style}), stream := io.StringIO())
+    logging.getLogger("some.library").warning("started")
+    assert "shop" not in stream.getvalue()
+
+
 def test_where_no_terminal_is_the_lines_are_json() -> None:
     stream = logged("auto")
     logging.getLogger("a").info("x")

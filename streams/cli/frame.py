@@ -46,7 +46,8 @@ class Commands(TyperGroup):
         except HeadraceError as error:
             if ctx.obj is not None and ctx.obj.debug:
                 traceback.print_exc()
-            print(f"headrace: {one_line(error)}", file=sys.stderr)
+            shop = f"{ctx.obj.tenant}: " if ctx.obj is not None and ctx.obj.tenant else ""
+            print(f"headrace: {shop}{one_line(error)}", file=sys.stderr)
             raise typer.Exit(exit_code(error)) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(INTERRUPTED) from error

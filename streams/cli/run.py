@@ -3,7 +3,7 @@ Ctrl-C and SIGTERM end both in order: what is in flight is finished and committe
 
 import typer
 
-from streams.cli.frame import load_settings
+from streams.cli.frame import Options, load_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -15,17 +15,24 @@ def register(app: typer.Typer) -> None:
 def worker(
     context: typer.Context,
     tasks: str = typer.Option("", metavar="NAMES", help="Tasks, with commas; else the setting."),
+    shops: str = typer.Option("", metavar="NAMES", help="Serve these tenants, with commas, a worker each."),
 ) -> None:
     """Score events until stopped: Ctrl-C or SIGTERM finish what is in flight, commit and leave.
 
     Start up to as many as there are partitions: they share them, and take over from one that ends. Health and
     metrics are on `web.host`:`web.port`: /healthz, /readyz, /metrics. A worker that hangs ends with code 70.
 
+    With `--shops` the command keeps a worker for each shop, in a process of its own: one that ends is started again,
+    and the kernel shares the processor between them by the setting `share`. What they do is on `shops_web.port`.
+
     Examples:
 
         headrace worker
         HEADRACE_WEB__PORT=6067 headrace worker --tasks fraud
+        headrace worker --shops north,south
     """
+    if shops:
+        return _several(context, shops, tasks)
     settings = load_settings(context, service=True, **({"tasks": tasks} if tasks else {}))
     from streams.clients import require_broker
     from streams.tasks import make_task
@@ -35,6 +42,39 @@ def worker(
         make_task(name)
     require_broker(settings)
     run(settings)
+
+
+def _several(context: typer.Context, shops: str, tasks: str) -> None:
+    """A parent of workers. What it reads for itself (`shops_web`, `log`) is that of the first shop that can be read."""
+    from schemas.errors import SettingsError
+    from streams import logs
+    from streams.config import Settings
+    from streams.shops.plan import names_in
+    from streams.shops.process import process_of, run
+    from streams.tasks import make_task
+
+    options: Options = context.obj or Options()
+    names = names_in(shops, options.tenant)
+    before = [*(["--config", options.config_file] if options.config_file else []), *["--debug"] * options.debug]
+    behind = ["--tasks", tasks] if tasks else []
+
+    def read(name: str) -> Settings:
+        return Settings(config_file=options.config_file, tenant=name, **({"tasks": tasks} if tasks else {}))
+
+    def first() -> Settings:
+        for name in names[:-1]:
+            try:
+                return read(name)
+            except SettingsError:  # said when its worker would be started
+                continue
+        return read(names[-1])
+
+    own = first()
+    for name in own.tasks if tasks else ():
+        make_task(name)
+    logs.setup(own.model_copy(update={"tenant": ""}))
+    start = process_of(lambda name: [*before, "--tenant", name, "worker", *behind])
+    run(names, read, start, own.shops_web)
 
 
 def learner(context: typer.Context) -> None:
