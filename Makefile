@@ -19,7 +19,7 @@ TEST_PROCESSES ?= 2
 
 .PHONY: bench-shops bench-engines test-gpu bench-capacity site test-site pictures
 .PHONY: help env demo test test-browser screenshots test-crash chaos fuzz soak check format lock audit clean
-.PHONY: bench-label-to-live bench-join bench-scale bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder quality-conversions
+.PHONY: bench-label-to-live bench-join bench-scale bench-gate-cases bench-gate bench-learning bench-throughput bench-latency bench-delivery bench-recovery bench-features bench-swaps bench-reproduced bench-traces bench-reasons bench-alerts bench-sync bench-console bench-click-fraud soak-swaps quality quality-smoke quality-baskets quality-movies quality-cold quality-cards quality-tables quality-few quality-encoder quality-conversions quality-smaller
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -161,6 +161,9 @@ quality-cold: $(READY) ## Customers and items that training never saw, beside wh
 
 quality-few: $(READY) ## 1 %, 10 % and all labels, with and without pretraining, on the simulator (10 CPU minutes)
 	@$(PYTHON) -m bench.quality_few $(ARGS)
+
+quality-smaller: $(READY) ## Distilled and pruned models beside their teacher, on the simulator (10 CPU minutes)
+	@$(PYTHON) -m bench.quality_smaller $(ARGS)
 
 quality-encoder: $(READY) ## The text encoder fine-tuned on orders, beside the general one (6 CPU minutes)
 	@$(PYTHON) -m bench.quality_encoder $(ARGS)

@@ -25,17 +25,21 @@ class Block(nn.Module):
 
     Positions are distances: each head learns a bias per distance, so a sequence means the same wherever it
     stands, and a prefix of it too. `causal` makes it a layer over the history; otherwise every query stands
-    at its end.
+    at its end. `head_width`: of each head, 0 where the heads share the layer's width.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, *, length: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, *, length: int, dropout: float, head_width: int = 0
+    ) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        self.head_width = head_width or width // heads
+        inner = heads * self.head_width
         self.distance = nn.Parameter(torch.zeros(heads, length))
         self.norm_attention = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.mix = nn.Linear(width, width)
+        self.query = nn.Linear(width, inner)
+        self.key_value = nn.Linear(width, 2 * inner)
+        self.mix = nn.Linear(inner, width)
         self.norm_hidden = nn.LayerNorm(width)
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
@@ -52,11 +56,10 @@ class Block(nn.Module):
         return x_BQD + self.drop(self.contract(hidden))
 
     def attend(self, queries_BQD: Tensor, history_BLD: Tensor, mask_BHQL: Tensor) -> Tensor:
-        width = queries_BQD.shape[-1]
         q_BHQE = self.split(self.query(queries_BQD))
         key_BLD, value_BLD = halves(self.key_value(history_BLD))
         k_BHLE, v_BHLE = self.split(key_BLD), self.split(value_BLD)
-        scores_BHQL = q_BHQE @ k_BHLE.transpose(-1, -2) * (width // self.heads) ** -0.5
+        scores_BHQL = q_BHQE @ k_BHLE.transpose(-1, -2) * self.head_width**-0.5
         weights_BHQL = self.drop(torch.softmax(scores_BHQL + mask_BHQL, dim=-1))
         return (weights_BHQL @ v_BHLE).transpose(1, 2).flatten(2)
 

@@ -20,6 +20,7 @@ SIZES: dict[str, int] = {
     "layers": 2,
     "heads": 2,
     "hidden": 256,
+    "head_width": 0,
     "history": 64,
     "kinds": 16,
     "history_scalars": 4,

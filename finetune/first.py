@@ -27,7 +27,8 @@ from streams.tasks.fraud import FIELDS
 
 GROUND = ("item_tower", "history")  # what the recommendations model learned of items and users stays as it is
 
-GROUND_SIZES = ("width", "layers", "heads", "hidden", "pointwise", "item_buckets")  # what they must agree in
+GROUND_SIZES = ("width", "layers", "heads", "head_width", "hidden", "pointwise", "item_buckets")
+"""What they must agree in."""
 
 PLANS: dict[str, Plan] = {
     "recommendations": Plan(steps=200, batch=64, rate=6e-3),

@@ -87,7 +87,7 @@ class Fraud(Recorded):
         return loss
 
     def end(self, model: HeadraceModel) -> None:
-        """Grows the trees, and sets how much they count."""
+        """Grows the trees, and sets how much they count, by all that is held out."""
         head = cast(FraudHead, model.head)
         grown = boosting.grow(self.learned, self.label[: self.learning], self.growth)
         model.config.leaves, model.config.depth = self.growth.leaves, self.growth.depth
@@ -95,7 +95,12 @@ class Fraud(Recorded):
         model.config.trees = len(arrays["root"])
         head.trees = Trees(model.config.trees, model.config.leaves, model.config.depth)
         columns.put(head.trees, arrays)
-        which = np.arange(self.learning, len(self.examples))[-SHARED_ROWS:]
+        self.weigh(model, np.arange(self.learning, len(self.examples))[-SHARED_ROWS:])
+
+    def weigh(self, model: HeadraceModel, which: NDArray[np.intp]) -> None:
+        """Sets how much the trees count, by the examples of numbers `which`."""
+        head = cast(FraudHead, model.head)
+        assert head.trees is not None
         with torch.no_grad():
             trees = head.trees(torch.from_numpy(self.columns(model, which))).numpy()
         head.share.fill_(0.0)

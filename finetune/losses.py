@@ -4,6 +4,8 @@ Each is made once from the training rows and their labels, and called with a bat
 Shape suffixes: P positions, D width, K rows of the pool, B batch, L history length.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,11 +39,21 @@ def slate_loss(task: Task, rows: Rows, label: NDArray[np.float32], shown: NDArra
     return loss
 
 
-def next_item_loss(task: Task, rows: Rows, target: NDArray[np.int32], bias: NDArray[np.float32]) -> Loss:
+class Teacher(NamedTuple):
+    """A model that has learned, with its vectors; share: how much of what is learned is what it says, not the label."""
+
+    model: HeadraceModel
+    table: TorchTable
+    share: float
+
+
+def next_item_loss(
+    task: Task, rows: Rows, target: NDArray[np.int32], bias: NDArray[np.float32], teacher: Teacher | None = None
+) -> Loss:
     """Softmax over the catalogue at several positions of each sequence (Kang and McAuley 2018, with full softmax).
 
     `target` (B,) is the item after the click itself; within the history, each token's target is the next other item.
-    `bias` (rows,) is added to the scores, as in serving.
+    `bias` (rows,) is added to the scores, as in serving. teacher: its distribution over the catalogue is a target too.
     """
     candidates = np.flatnonzero(bias > MASKED)
 
@@ -50,15 +62,23 @@ def next_item_loss(task: Task, rows: Rows, target: NDArray[np.int32], bias: NDAr
         wanted = following_items(chosen, target[batch])
         at_B, at_L = positions((wanted > 0) & (bias[wanted] > MASKED), drawn(rng, batch, wanted.shape[1]))
         places = (torch.from_numpy(at_B), torch.from_numpy(at_L))
-        users_PD, raised = model.users_at(*places, **tensors(task.inputs(chosen, table)))
         goals = wanted[at_B, at_L]
         pool = candidates
         if len(candidates) > CANDIDATES:
             pool = np.union1d(rng.choice(candidates, CANDIDATES, replace=False), goals)
-        scores = users_PD @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(bias[pool])
-        if raised is not None:
-            scores = raised_in(scores, pool, raised)
+
+        def scored(model: HeadraceModel, table: TorchTable) -> Tensor:
+            users_PD, raised = model.users_at(*places, **tensors(task.inputs(chosen, table)))
+            scores_PK = users_PD @ table.look_up(pool.astype(np.int32)).T + torch.from_numpy(bias[pool])
+            return scores_PK if raised is None else raised_in(scores_PK, pool, raised)
+
+        scores = scored(model, table)
         total = F.cross_entropy(scores, torch.from_numpy(np.searchsorted(pool, goals)), reduction="sum")
+        if teacher is not None:
+            with torch.no_grad():
+                said = torch.softmax(scored(teacher.model, teacher.table), dim=-1)
+            soft = F.cross_entropy(scores, said, reduction="sum")
+            total = (1 - teacher.share) * total + teacher.share * soft
         return total, torch.tensor(float(len(goals)))
 
     return loss

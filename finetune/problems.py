@@ -17,6 +17,7 @@ from finetune.losses import MASKED, next_item_loss
 from finetune.metrics import hit_at, ndcg_at, rank_of
 from finetune.recorded import Asked, Finish, Outputs, Problem, Recorded
 from finetune.trainer import Loss
+from streams.catalog import Catalogue
 
 DAY_MS = 86_400_000
 NEXT_ITEM_WINDOW_MS = 3 * DAY_MS
@@ -40,13 +41,9 @@ class Recommendations(Recorded):
 
     def begin(self, model: HeadraceModel) -> None:
         """Starts as a search for what reads like the item just looked at: from random weights it takes far longer."""
-        width, head = model.config.width, cast(RecommendationHead, model.head)
+        begin_with_texts(model, self.catalog)
         with torch.no_grad():
-            weight, bias = directions(self.catalog.text[1:], width)
-            model.item_tower.text.weight.copy_(torch.from_numpy(weight))
-            model.item_tower.text.bias.copy_(torch.from_numpy(bias))
-            model.history.vector.weight.copy_(torch.eye(width))
-            head.user.weight.copy_(FIRST_SCALE * torch.eye(width))
+            cast(RecommendationHead, model.head).user.weight.copy_(FIRST_SCALE * torch.eye(model.config.width))
 
     @property
     def bias(self) -> NDArray[np.float32]:
@@ -65,6 +62,15 @@ class Recommendations(Recorded):
         popular = [self.catalog.ids[row] for row in best if self._bias[row] > MASKED]
         metrics = {"hit@10": hit_at(rank, 10), "ndcg@10": ndcg_at(rank, 10)} if len(rank) else {}
         return Finish({}, {"popular": popular}, metrics)
+
+
+@torch.no_grad()
+def begin_with_texts(model: HeadraceModel, catalog: Catalogue) -> None:
+    """Items are alike as their texts are, and the history knows them by that."""
+    weight, bias = directions(catalog.text[1:], model.config.width)
+    model.item_tower.text.weight.copy_(torch.from_numpy(weight))
+    model.item_tower.text.bias.copy_(torch.from_numpy(bias))
+    model.history.vector.weight.copy_(torch.eye(model.config.width))
 
 
 def directions(text: NDArray[np.float32], width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

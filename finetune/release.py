@@ -29,6 +29,7 @@ from finetune.losses import MASKED
 from finetune.problems import Asked, Finish, Problem
 from finetune.quantise import quantise
 from schemas.errors import EngineError
+from streams.catalog import Catalogue
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +188,17 @@ def asking(engine: Engine, problem: Problem, table: NDArray[np.float32]) -> tupl
     """Engine inputs of feature rows, and the engine's outputs for inputs, at most a bucket of them."""
     shared = problem.shared_inputs(table)
     return (lambda rows: {**problem.task.inputs(rows, table), **shared}), (lambda inputs: outputs(engine, inputs))
+
+
+def kept_prior(release: Release, catalog: Catalogue) -> NDArray[np.float32] | None:
+    """(rows,) what a release adds to the catalogue's scores; None where it adds nothing."""
+    if PRIOR not in release.manifest.files:
+        return None
+    prior = np.zeros(len(catalog), np.float32)
+    for ident, value in json.loads(release.file(PRIOR).read_text("utf-8")).items():
+        prior[catalog.items.get(ident, 0)] = value
+    prior[0] = 0
+    return prior
 
 
 def prior_of(problem: Problem) -> dict[str, float]:

@@ -103,16 +103,10 @@ def _records(files: Iterable[File]) -> Iterator[Record]:
 
 def make_problem(plan: TunePlan, task: Task, catalog: Catalogue, champion: Release, mix: Mix) -> Served:
     """Raises TrainingError where there are too few examples."""
-    prior = None
-    if releasing.PRIOR in champion.manifest.files:
-        prior = np.zeros(len(catalog), np.float32)
-        for ident, value in json.loads(champion.file(releasing.PRIOR).read_text("utf-8")).items():
-            prior[catalog.items.get(ident, 0)] = value
-        prior[0] = 0
     return SERVED[plan.task](
         task, catalog, champion.manifest, mix.examples, learning=mix.learning, judging=mix.judging,
         negatives=task.labels.negatives if plan.negatives is None else plan.negatives,
-        offset=plan.correction == "offset", prior=prior,
+        offset=plan.correction == "offset", prior=releasing.kept_prior(champion, catalog),
         delays=None if plan.delays is None else Delays.from_dict(plan.delays), new=mix.learning - mix.replayed,
     )  # fmt: skip
 

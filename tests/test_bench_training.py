@@ -10,6 +10,7 @@ import torch
 from bench.quality_encoder import bought_with, compared, new_by_title, pair
 from bench.quality_few import LEAST, Later, few
 from bench.quality_few import compared as between
+from bench.quality_smaller import FIGURES, Outcomes, beside
 from finetune.problems import PROBLEMS
 from streams.tasks import make_task
 from tests.small_shop import FEW, small_shop
@@ -95,3 +96,19 @@ def test_equal_chances_differ_by_nothing():
     label, chance = np.array([0.0, 1, 0, 1] * 20, np.float32), np.linspace(0.1, 0.9, 80)
     said = between("ctr", label, chance, chance)
     assert said["ctr_log_loss_difference_low"] == said["ctr_log_loss_difference_high"] == 0
+
+
+@pytest.mark.parametrize("task", sorted(FIGURES))
+def test_who_says_what_the_teacher_says_is_no_different_and_who_says_worse_is(task):
+    rng = np.random.default_rng(0)
+    label = (rng.random(600) < 0.3).astype(np.float32)
+    chance = np.clip(0.3 + 0.4 * (label - 0.3) + 0.1 * rng.standard_normal(600), 0.01, 0.99)
+    user = np.arange(600) // 3
+    teacher, worse = Outcomes(label, chance, user), Outcomes(label, np.full(600, 0.3), user)
+    said = beside({"teacher": teacher, "same": teacher, "worse": worse}, FIGURES[task])
+    name, sign = FIGURES[task][0], -1 if task == "ctr" else 1
+    assert said[f"teacher_{name}_low"] < said[f"teacher_{name}"] < said[f"teacher_{name}_high"]
+    assert said[f"same_{name}_less_teacher_low"] == said[f"same_{name}_less_teacher_high"] == 0
+    if task != "recommendations":  # its gain is a mean, which is the same
+        assert sign * said[f"worse_{name}_less_teacher"] < 0
+    assert said["events"] == 600

@@ -1,7 +1,8 @@
-"""`headrace tune` and `headrace catalog tune` over Kafka: what they find is kept, and the next command takes it."""
+"""`headrace tune`, `headrace catalog tune` and `headrace shrink` over Kafka: the next command takes what they make."""
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,22 @@ def test_an_encoder_of_the_shops_own_is_made_and_encodes_into_a_topic_of_its_own
     headrace("topics create")
     done = headrace(f"catalog encode --once --encoder {folder} --rows-from {topic}")
     assert f"{shop.ITEMS + shop.ADS} vectors published" in done.stdout
+
+
+def test_a_smaller_release_is_made_of_the_newest_judged_and_promoted_by_hand(headrace, monkeypatch):
+    tiny = replace(FEW["recommendations"], steps=4, sizes={"width": 16, "heads": 2, "hidden": 32})
+    monkeypatch.setitem(PLANS, "recommendations", tiny)
+    teacher = json.loads(headrace("train --tasks recommendations --json").stdout)["recommendations"]["version"]
+    said = json.loads(headrace("shrink recommendations --hidden 8 --heads 1 --json").stdout)
+    assert said["teacher"] == f"recommendations/{teacher}"
+    assert said["parameters"] < said["teacher_parameters"]
+    assert said["gate"] == "refuse"
+    assert any("labels" in reason for reason in said["reasons"]), "three hundred clicks are too few for the gate"
+    shown = headrace(f"releases show {said['release']} --json")
+    assert json.loads(shown.stdout)["config"]["head_width"] == 8
+    distilled = headrace("shrink recommendations --by distill --layers 1 --steps 2")
+    assert "the gate refuses it:" in distilled.stdout
+    assert "recommendations: step 2 of 2" in distilled.stderr
+    live = json.loads(headrace("releases live --json").stdout)
+    assert [each["version"] for each in live] == [teacher], "nothing is made live unasked"
+    assert "is live (epoch 2)" in headrace(f"releases promote {said['release']}").stdout

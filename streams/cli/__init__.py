@@ -24,6 +24,7 @@ from streams.cli import (
     privacy,
     releases,
     run,
+    shrinking,
     sources,
     topics,
     tracing,
@@ -70,6 +71,7 @@ sources.register(app)
 backfill.register(app)
 training.register(app)
 tuning.register(app)
+shrinking.register(app)
 
 
 @app.callback()

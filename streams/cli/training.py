@@ -132,7 +132,7 @@ def _trained(
     with library("finetune.spread").spread() as process:
         releases: dict[str, Release] = first.first_releases(
             recorded, encoded_catalogue(settings, registry), ReleaseStore(settings.release_store), plans=chosen,
-            keep=keep, progress=_progress, trained=said, reservoir=reservoir if process.first else None,
+            keep=keep, progress=progress, trained=said, reservoir=reservoir if process.first else None,
             curves=Path(curves) if curves else None, spread=process,
         )  # fmt: skip
     _inherit(settings, reservoir)
@@ -200,7 +200,7 @@ def _made_live(settings: "Settings", registry: "Registry", task: str, release: "
     return True
 
 
-def _progress(task: str) -> Any:
+def progress(task: str) -> Any:
     began = [0.0]
 
     def step(done: int, total: int, loss: float) -> None:

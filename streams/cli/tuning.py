@@ -48,7 +48,7 @@ def tune(
     settings = load_settings(context)
     search, plans = library("finetune.search"), library("finetune.plans")
     span = moment(since, "--from", 0), moment(until, "--to", 1 << 62)
-    recording, catalog = _recorded(settings, task, span)
+    recording, catalog = recorded_examples(settings, (GROUND, task), span)
     folder = settings.data_dir / "tuning"
     path = Path(out) if out else folder / "plans.toml"
     ground = (plans.read_plans(path) if path.exists() else plans.PLANS)[GROUND] if GROUND in settings.tasks else None
@@ -68,14 +68,14 @@ def tune(
     print(f"{path}: `headrace train --plans {path}`")
 
 
-def _recorded(settings: "Settings", task: str, span: tuple[int, int]) -> "tuple[Any, Catalogue]":
-    """All events of the span as examples of the task, and of the ground that it may begin with."""
+def recorded_examples(settings: "Settings", names: tuple[str, ...], span: tuple[int, int]) -> "tuple[Any, Catalogue]":
+    """All events of the span as examples of these tasks; the last one is what was asked for."""
     from schemas.errors import SettingsError
     from streams.clients import require_broker
     from streams.recorded import Recorded
     from streams.tasks import make_task
 
-    if task not in settings.tasks:
+    if (task := names[-1]) not in settings.tasks:
         raise SettingsError(f"{task!r} is none of this shop's tasks", where="TASK", expected=", ".join(settings.tasks))
     require_broker(settings)
     history, first = library("finetune.history"), library("finetune.first")
@@ -86,7 +86,7 @@ def _recorded(settings: "Settings", task: str, span: tuple[int, int]) -> "tuple[
         catalog = encoded_catalogue(settings, registry)
         few = max(1.0, 20_000 / max(1, counted.found[0]))
         keep = {name: min(1.0, share * few) for name, share in first.KEEP.items()}
-        tasks = [make_task(name) for name in dict.fromkeys((GROUND, task))]
+        tasks = [make_task(name) for name in dict.fromkeys(names)]
         return history.replay(recorded, tasks, catalog, keep), catalog
 
 
