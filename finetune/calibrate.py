@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 REVIEW_BUDGET = 0.03  # share of orders that may go to an analyst, unless precision allows fewer
 BLOCK_PRECISION = 0.9
 RANKS = 21  # of the review budget, from none of it to twice as much
 NEWTON_STEPS = 12
+ANY_LEVEL = 1.0  # standard deviation of a level of which nothing is known, of a logit
 SHARES = np.linspace(0, 0.5, 6)  # networks keep half at least: a fine-tune learns in them alone
 
 
@@ -42,23 +45,35 @@ def blend(networks: NDArray[np.float32], trees: NDArray[np.float32], label: NDAr
 
 def shrunk_platt(
     logit: NDArray[np.floating], label: NDArray[np.floating], weight: NDArray[np.floating] | None = None, *,
-    slope: float = 0.1, level: float = 0.05,
+    slope: float = 0.1, level: float = 0.05, shift: float = 0.3,
 ) -> dict[str, float]:  # fmt: skip
-    """As `platt`, with normal priors around a = 1 and b = 0, by Newton's method.
+    """As `platt`, with normal priors: of the slope around 1, and of the level, at the mean logit, around no change.
 
     For a model that was trained by likelihood on far more than what is held out: of 600 clicks a level is only known
-    to 4 %. slope, level: standard deviations of the priors.
+    to 4 %. Unless the world has moved since: the level's prior is a mixture of two, of a level that is right and of one
+    that is not, as likely as each other before the labels are seen (a spike and a slab: Mitchell and Beauchamp 1988).
+    slope, level, shift: standard deviations of the priors, of a logit.
     """
     x, y = np.asarray(logit, np.float64).reshape(-1), np.asarray(label, np.float64).reshape(-1)
-    prior, wanted, found = np.array([slope, level]) ** -2.0, np.array([1.0, 0.0]), np.array([1.0, 0.0])
-    inputs = np.stack([x, np.ones_like(x)], axis=1)
     counts = np.ones_like(x) if weight is None else np.asarray(weight, np.float64).reshape(-1)
-    for _ in range(NEWTON_STEPS):
-        chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ found, -50, 50)))
-        gradient = inputs.T @ (counts * (chance - y)) + prior * (found - wanted)
-        curvature = (inputs * (counts * chance * (1 - chance))[:, None]).T @ inputs + np.diag(prior)
-        found = found - np.linalg.solve(curvature, gradient)
-    return {"a": float(found[0]), "b": float(found[1])}
+    centre = float(np.average(x, weights=counts))
+    inputs = np.stack([x - centre, np.ones_like(x)], axis=1)
+
+    def fitted(level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Slope and level by Newton's method, and their covariance."""
+        prior, wanted, found = np.array([slope, level]) ** -2.0, np.array([1.0, 0.0]), np.array([1.0, 0.0])
+        for _ in range(NEWTON_STEPS):
+            chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ found + centre, -50, 50)))
+            gradient = inputs.T @ (counts * (chance - y)) + prior * (found - wanted)
+            curvature = (inputs * (counts * chance * (1 - chance))[:, None]).T @ inputs + np.diag(prior)
+            found = found - np.linalg.solve(curvature, gradient)
+        return found, np.linalg.inv(curvature)
+
+    free, spread = fitted(ANY_LEVEL)
+    right, moved = (norm.logpdf(free[1], scale=np.hypot(each, spread[1, 1] ** 0.5)) for each in (level, shift))
+    share = expit(moved - right)
+    a, b = ((1 - share) * fitted(level)[0] + share * fitted(shift)[0]).tolist()
+    return {"a": a, "b": b + (1 - a) * centre}
 
 
 def thresholds(

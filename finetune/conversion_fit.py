@@ -20,6 +20,8 @@ LEAST = 100
 STRENGTH = 1.0  # variance of the linear weights before anything is known
 SLOPE = 0.02
 """Hardly free: a slope that a hundred clicked ads were to tell would tilt what is said of all that are not clicked."""
+LEVEL = 0.05
+"""That of all clicks is where a hundred orders say little; nothing has changed since it was fitted."""
 SURE = 1e6
 """Orders that an ad's own rate is worth beside, where all ads seem to sell alike."""
 PRIORS = (*(float(2**power) for power in range(11)), SURE)
@@ -61,7 +63,7 @@ def measured(head: ConversionHead, clicked: Clicked) -> tuple[dict[str, float], 
     logit = clicked.facts @ head.line.weight[0].detach().numpy() + head.line.bias.item()
     logit = logit + head.bias.weight.detach().numpy()[clicked.ad, 0]
     label = clicked.bought.astype(np.float32)
-    found = shrunk_platt(logit, label, slope=SLOPE)
+    found = shrunk_platt(logit, label, slope=SLOPE, level=LEVEL, shift=LEVEL)
     figures = {"conversions": float(label.sum()), "conversion_clicks": float(len(label))}
     if 0 < label.sum() < len(label):
         chance = calibrated(logit, found)

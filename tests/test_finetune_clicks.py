@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.calibrate import shrunk_platt
+from finetune.calibrate import platt, shrunk_platt
 from finetune.clicks import effects
 from finetune.metrics import calibration_by_score, expected_calibration_error, gauc
 
@@ -22,16 +22,32 @@ def test_a_group_that_is_clicked_twice_as_often_says_so_and_one_that_is_hardly_s
     assert seen.tolist() == [True, True, True, False]
 
 
+def drawn(count, shift, seed):
+    """Logits, labels that come more or less often than they say, and how far a calibration moves the mean logit."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(-2, 1, count)
+    return logit, rng.random(count) < 1 / (1 + np.exp(-(logit + shift)))
+
+
+def moved(logit, label, calibrate=shrunk_platt):
+    found = calibrate(logit, label)
+    return found["b"] + (found["a"] - 1) * logit.mean()
+
+
 @settings(max_examples=5, deadline=None)
 @given(st.floats(-0.04, 0.04), st.integers(0, 100))
 def test_much_evidence_moves_the_level_and_little_leaves_it(shift, seed):
-    rng = np.random.default_rng(seed)
-    logit = rng.normal(-2, 1, 40_000)
-    label = rng.random(len(logit)) < 1 / (1 + np.exp(-(logit + shift)))
-    much, little = shrunk_platt(logit, label), shrunk_platt(logit[:50], label[:50])
-    assert much["b"] == pytest.approx(shift, abs=0.06)
-    assert abs(little["b"]) < 0.05
-    assert abs(little["a"] - 1) < 0.1
+    logit, label = drawn(40_000, shift, seed)
+    assert moved(logit, label) == pytest.approx(shift, abs=0.06)
+    assert abs(moved(logit[:50], label[:50])) < 0.3
+    assert abs(shrunk_platt(logit[:50], label[:50])["a"] - 1) < 0.1
+
+
+def test_a_level_that_has_moved_since_training_is_followed_and_chance_is_not():
+    changed, unchanged = ([moved(*drawn(2_000, shift, seed)) for seed in range(20)] for shift in (-0.4, 0))
+    assert np.mean(changed) == pytest.approx(-0.4, abs=0.06)
+    chance = [moved(*drawn(2_000, 0, seed), platt) for seed in range(20)]
+    assert np.median(np.abs(unchanged)) < 0.6 * np.median(np.abs(chance))
 
 
 def test_an_example_that_weighs_two_is_two_examples():
