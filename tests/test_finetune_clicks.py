@@ -46,7 +46,7 @@ def test_much_evidence_moves_the_level_and_little_leaves_it(shift, seed):
 def test_a_level_that_has_moved_since_training_is_followed_and_chance_is_not():
     changed, unchanged = ([moved(*drawn(2_000, shift, seed)) for seed in range(20)] for shift in (-0.4, 0))
     assert np.mean(changed) == pytest.approx(-0.4, abs=0.06)
-    chance = [moved(*drawn(2_000, 0, seed), platt) for seed in range(20)]
+    chance = [moved(*drawn(2_000, 0, seed), calibrate=platt) for seed in range(20)]
     assert np.median(np.abs(unchanged)) < 0.6 * np.median(np.abs(chance))
 
 
