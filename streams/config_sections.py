@@ -177,7 +177,7 @@ class LearningSettings(Section):
     interval_s: float = Field(default=600, ge=0, description="between the beginnings of two fine-tunes of a task")
     every_s: float = Field(default=7 * 86_400, gt=0, description="event time after which fewer examples will do")
     drift: bool = Field(default=True, description="whether drift lets fewer examples do")
-    window: float = Field(default=0.25, gt=0, lt=1, description="newest share of the examples, the gate's alone")
+    window: float = Field(default=0.25, gt=0, lt=1, description="newest share of the examples, for the gate alone")
     mode: Literal["full", "lora", "head"] = "lora"
     reservoir: Positive = Field(default=50_000, description="examples kept for replay, by task")
     automated_weight: float = Field(

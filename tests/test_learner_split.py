@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune.release import HELD_ROWS
 from streams.learner.cycle import batch_of
-from streams.learner.split import MANY, MOST_HELD, Arrivals, Split, judged, mature_until, split
+from streams.learner.split import MOST_HELD, Arrivals, Split, mature_until, split
 from streams.learner.standing import Standing
 
 NOTHING = Standing.of({})
@@ -99,12 +99,6 @@ def test_a_young_positive_waits_until_silence_of_its_time_has_matured() -> None:
     assert cut(arrivals, NOTHING, silence=False).held == 0
 
 
-@given(st.integers(0, 200_000), st.integers(0, 5_000))
-def test_of_many_examples_the_gate_gets_a_smaller_share_and_never_fewer_than_of_less(count: int, more: int) -> None:
-    assert judged(count, 0.25) == round(0.25 * count) if count <= MANY else judged(count, 0.25) < 0.25 * count
-    assert judged(count, 0.25) <= judged(count + more, 0.25)
-
-
 def test_what_is_too_much_for_one_fine_tune_trains_in_the_next_the_oldest_first() -> None:
     arrivals, ends = Arrivals(), Counter[int]()
     add(arrivals, ends, [(0, time, time % 10 == 0, True) for time in range(100)])
@@ -128,7 +122,7 @@ def test_no_more_are_held_out_than_a_release_is_checked_with() -> None:
     arrivals, ends = Arrivals(), Counter[int]()
     add(arrivals, ends, [(0, time, False, True) for time in range(60_000)])
     found = cut(arrivals, NOTHING, silence=False)
-    assert found.training == 60_000 - judged(60_000, 0.25) - MOST_HELD
+    assert found.training == 45_000 - MOST_HELD
     assert MOST_HELD == HELD_ROWS
 
 

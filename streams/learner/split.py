@@ -16,8 +16,6 @@ from streams.learner.standing import Ints, Standing
 
 HOLDOUT, MOST_HELD = 0.2, 4096
 """The newest share of what is handed over, and the most of it, that a fine-tune is stopped and calibrated by."""
-MANY, OF_MANY = 40_000, 0.4
-"""How sure the gate is grows with the root of its window, so of what is beyond MANY it gets this part of its share."""
 
 
 class Arrivals:
@@ -120,8 +118,8 @@ def split(arrivals: Arrivals, learned: Standing, *, silence: bool, most: int, wi
     new = ~learned.learned(partition, offset, time)
     usable = new & (time <= mature)
     order = np.sort(time[usable])
-    largest = max(judged(round(most / (1 - window)), window), gate_labels)
-    gate = min(max(judged(len(order), window), min(gate_labels, len(order) // 2)), largest)
+    largest = max(round(most * window / (1 - window)), gate_labels)
+    gate = min(max(round(len(order) * window), min(gate_labels, len(order) // 2)), largest)
     handed = min(len(order) - gate, most)
     training = handed - min(round(handed * HOLDOUT), MOST_HELD)
     until = max(int(order[training - 1]) if training > 0 else learned.until, learned.until)
@@ -144,11 +142,6 @@ def split(arrivals: Arrivals, learned: Standing, *, silence: bool, most: int, wi
         ranges=_ranges(arrivals, new),
         newest_at=int(arrivals.arrived[trains].max(initial=0)),
     )
-
-
-def judged(count: int, window: float) -> int:
-    """How many of `count` new records the gate's window holds, where it has labels enough."""
-    return round(window * (min(count, MANY) + OF_MANY * max(count - MANY, 0)))
 
 
 def _starts(arrivals: Arrivals, learned: Standing, left: NDArray[np.bool_]) -> dict[int, int]:
