@@ -60,7 +60,8 @@ def checked(teacher: Release, smaller: Smaller) -> HeadraceModel:
                 f"{WAYS[smaller.by]} takes no {size} away", where=f"--{size}", expected=f"one of {', '.join(takes)}",
                 todo="distil it (--by distill)",
             )  # fmt: skip
-        if not 0 < wanted <= (there := int(getattr(model.config, size))):
+        there = int(getattr(model.config, size))
+        if not 0 < wanted <= there:
             raise SettingsError(f"{size} {wanted}", where=f"--{size}", expected=f"from 1 to {there}, what {name} has")
     if all(wanted == getattr(model.config, size) for size, wanted in smaller.sizes.items()):
         sizes = ", ".join(f"{size} {getattr(model.config, size)}" for size in takes)

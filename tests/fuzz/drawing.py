@@ -51,7 +51,7 @@ def value(random: Random, schema: Schema, named: Mapping[str, Any], depth: int =
     what = kind(schema)
     if isinstance(schema, dict):
         if schema.get("logicalType") == "decimal":
-            return amount(random)
+            return amount(random, schema["precision"])
         match what:
             case "record" | "error":
                 return {field["name"]: value(random, field["type"], named, depth + 1) for field in schema["fields"]}
@@ -110,9 +110,10 @@ def double(random: Random) -> float:
     return random.uniform(-10, 1000) if random.random() < 0.6 else random.choice(DOUBLES)
 
 
-def amount(random: Random) -> bytes:
-    """A decimal's bytes: of an ordinary amount, and of any that fits."""
-    number = random.randrange(10**7) if random.random() < 0.8 else random.choice(LONGS) % 10**18
+def amount(random: Random, precision: int) -> bytes:
+    """A decimal's bytes: of an ordinary amount, and of any that its digits hold."""
+    drawn = random.randrange(10**7) if random.random() < 0.8 else random.choice(LONGS)
+    number = drawn % 10 ** min(precision, 18)
     size = random.choice((8, (number.bit_length() + 8) // 8))
     return number.to_bytes(size, "big", signed=True)
 
