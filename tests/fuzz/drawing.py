@@ -113,7 +113,7 @@ def double(random: Random) -> float:
 def amount(random: Random, precision: int) -> bytes:
     """A decimal's bytes: of an ordinary amount, and of any that its digits hold."""
     drawn = random.randrange(10**7) if random.random() < 0.8 else random.choice(LONGS)
-    number = drawn % 10 ** min(precision, 18)
+    number: int = drawn % 10 ** min(precision, 18)
     size = random.choice((8, (number.bit_length() + 8) // 8))
     return number.to_bytes(size, "big", signed=True)
 
